@@ -1,0 +1,3 @@
+"""What ptsdk-gguf contributes."""
+
+PTSDK_API = 1

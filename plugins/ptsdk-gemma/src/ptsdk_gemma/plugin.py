@@ -1,0 +1,3 @@
+"""What ptsdk-gemma contributes."""
+
+PTSDK_API = 1

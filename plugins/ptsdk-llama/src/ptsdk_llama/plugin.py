@@ -1,0 +1,3 @@
+"""What ptsdk-llama contributes."""
+
+PTSDK_API = 1

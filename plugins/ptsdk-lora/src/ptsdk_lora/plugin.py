@@ -1,0 +1,3 @@
+"""What ptsdk-lora contributes."""
+
+PTSDK_API = 1

@@ -1,0 +1,54 @@
+"""Loggers and callbacks: they override the run events they care about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from ptsdk.contracts.component import Component
+
+if TYPE_CHECKING:
+    from ptsdk.contracts.run import Run
+
+
+class RunListener(Component):
+    """The events of ``hookspecs.RunEvents`` as methods that do nothing. Override what you need.
+
+    Only the main process calls them, with host floats. What a listener must remember between
+    calls goes into ``run.scratch[self]``. An exception is reported once and never ends a run.
+    """
+
+    def run_start(self, run: Run) -> None:
+        """Everything is assembled; nothing has been trained."""
+
+    def model_ready(self, run: Run) -> None:
+        """Weights are loaded, and restored on resume."""
+
+    def step(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+        """An optimizer step ended."""
+
+    def validation(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+        """A pass over the validation data ended."""
+
+    def checkpoint(self, run: Run, step: int, path: Path) -> None:
+        """A checkpoint is complete on disk."""
+
+    def run_end(self, run: Run, error: BaseException | None) -> None:
+        """The run is over."""
+
+
+class Logger(RunListener):
+    """One entry of ``loggers:``."""
+
+    kind: ClassVar[str] = "logger"
+
+
+class Callback(RunListener):
+    """One entry of ``callbacks:``; besides listening it may stop the run."""
+
+    kind: ClassVar[str] = "callback"
+
+    def should_stop(self, run: Run, step: int, metrics: Mapping[str, float]) -> str | None:
+        """A reason to stop now, or None."""
+        return None

@@ -1,0 +1,51 @@
+"""Methods: a generator of batches in front of a loss."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ptsdk.contracts.component import Component
+from ptsdk.contracts.loss import LossOutput
+from ptsdk.data.example import Example
+from ptsdk.nn.batch import Batch
+
+if TYPE_CHECKING:
+    from ptsdk.contracts.run import Run
+
+
+class Method(Component):
+    """The ``method:`` section: what is asked of the model, and on which batches.
+
+    The trainer owns the loop, accumulation, normalisation, clipping, saving and logging; a
+    method owns only what differs between methods.
+    """
+
+    kind: ClassVar[str] = "method"
+
+    @abstractmethod
+    def collate(self, run: Run, examples: Sequence[Example]) -> Batch:
+        """The micro-batch of some examples."""
+
+    def batches(self, run: Run) -> Iterator[list[Batch]]:
+        """Optimizer steps from ``run.progress.step`` on, each a list of this process's
+        micro-batches. The default reads the training data in its order; a policy method
+        generates, scores, and yields each rollout as often as it learns from it."""
+        for share in run.train_plan.steps(run.progress):
+            yield [self.collate(run, [run.train_data[i] for i in micro]) for micro in share]
+
+    @abstractmethod
+    def loss(self, run: Run, batch: Batch) -> LossOutput:
+        """What ``batch`` contributes, on the run's device."""
+
+    def validation_loss(self, run: Run, batch: Batch) -> LossOutput:
+        """The same for validation data, without gradient; the training loss by default."""
+        return self.loss(run, batch)
+
+    def state(self, run: Run) -> dict[str, Any]:
+        """JSON-able state beyond the step, kept in checkpoints."""
+        return {}
+
+    def restore(self, run: Run, state: dict[str, Any]) -> None:
+        """The inverse of ``state``."""

@@ -1,0 +1,50 @@
+"""A model family: reads a config.json, builds the module, says how to make one from scratch."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from ptsdk.contracts.component import Component
+from ptsdk.nn.causal_lm import CausalLM
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+class ModelFamily(Component):
+    """The ``model:`` section. A family subclasses this in one file beside its module.
+
+    Exactly one of ``path`` (a checkpoint) and ``config`` (from scratch) is given.
+    """
+
+    kind: ClassVar[str] = "model-family"
+    architectures: ClassVar[tuple[str, ...]] = ()
+
+    path: str | None = Field(None, description="checkpoint: a folder, a file, or a URL such as hf://org/name")
+    config: dict[str, Any] | None = Field(None, description="config.json's own keys, for a model from scratch")
+    dtype: Dtype = Field("auto", description="dtype of the weights; auto is bfloat16 on a GPU, float32 on a CPU")
+
+    @abstractmethod
+    def build(self, config: dict[str, Any]) -> CausalLM:
+        """The module of a config.json, in the default dtype and on the current device (often meta).
+
+        Its parameters bear the names of the family's Hugging Face checkpoints.
+
+        Raises:
+            UserError: the config asks for what this family does not do; the message names the key.
+        """
+
+    @abstractmethod
+    def full_config(self, config: dict[str, Any]) -> dict[str, Any]:
+        """``config`` completed with defaults, ``architectures`` and ``model_type``, so that
+        transformers can read it. Unknown keys are refused.
+
+        Raises:
+            UserError: an unknown key or a bad value.
+        """
+
+    @abstractmethod
+    def tiny_config(self) -> dict[str, Any]:
+        """A config of some thousand parameters that uses every trait of the family (for tests)."""

@@ -1,0 +1,82 @@
+"""Strategies: how a run is spread over processes and devices."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ptsdk.contracts.checkpoint import Checkpoint
+from ptsdk.contracts.component import Component
+from ptsdk.nn.causal_lm import CausalLM
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of the run."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks to loggers."""
+        return self.rank == 0
+
+
+class Strategy(Component):
+    """The ``strategy:`` section. Every method is called by all processes together."""
+
+    kind: ClassVar[str] = "strategy"
+
+    @abstractmethod
+    def setup(self) -> World:
+        """Join the other processes.
+
+        Raises:
+            UserError: this strategy cannot run in so many processes.
+        """
+
+    @abstractmethod
+    def wrap(self, model: CausalLM, world: World) -> CausalLM:
+        """Shard or replicate the module, still on the meta device."""
+
+    @abstractmethod
+    def load(self, model: CausalLM, tensors: Mapping[str, Tensor], world: World, dtype: torch.dtype) -> None:
+        """Materialise the parameters named in ``tensors`` (full tensors, read lazily) on the
+        device. Called once for the base and again for what an adapter restores."""
+
+    @abstractmethod
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """The elementwise sum of a float64 vector over all processes."""
+
+    @abstractmethod
+    def grad_norm(self, parameters: list[torch.nn.Parameter]) -> Tensor:
+        """The 2-norm over the gradients of all parameters and processes; scalar float32."""
+
+    @abstractmethod
+    def gather(self, model: CausalLM, names: list[str]) -> dict[str, Tensor]:
+        """Full tensors on the CPU by name, on the main process (others get an empty dict)."""
+
+    @abstractmethod
+    def gather_optimizer(self, model: CausalLM, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """``{"state": {parameter name: {key: full tensor or number}}}`` on the main process."""
+
+    @abstractmethod
+    def load_optimizer(self, model: CausalLM, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """The inverse of ``gather_optimizer``."""
+
+    def broadcast(self, value: Any) -> Any:
+        """The main process's ``value`` on every process."""
+        return value
+
+    def barrier(self) -> None:
+        """Wait for every process."""
+
+    def close(self) -> None:
+        """Leave the process group."""

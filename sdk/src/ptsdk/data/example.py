@@ -1,0 +1,50 @@
+"""What a data set turns a row into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of a data file. ``place`` is ``file:line``, for messages."""
+
+    values: Mapping[str, Any]
+    place: str = ""
+
+
+class BadRow(ValueError):
+    """A row that cannot become an example; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Token ids, and for each whether predicting it carries loss."""
+
+    tokens: tuple[int, ...]
+    supervised: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What one row gives a method.
+
+    ``documents``: one for the objectives token, binary and policy (the prompt); two for
+    preference (chosen, rejected). ``extras``: whatever else the row carries, JSON-able (the label
+    of ``binary``, the other columns of ``prompts``).
+    """
+
+    documents: tuple[Document, ...]
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Tokens over all documents."""
+        return sum(len(document.tokens) for document in self.documents)
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that carry loss, over all documents."""
+        return sum(sum(document.supervised[1:]) for document in self.documents)

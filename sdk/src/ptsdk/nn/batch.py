@@ -1,0 +1,67 @@
+"""What a model reads: documents laid end to end, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+IGNORE = -100
+"""The label of a position that carries no loss."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``B`` documents of ``N`` tokens in all; no document sees another.
+
+    Attributes:
+        tokens: int64 [N].
+        positions: int64 [N], counting from 0 in each document.
+        labels: int64 [N]; the token to predict *after* this position, or ``IGNORE``. The last
+            position of a document is always ``IGNORE``.
+        seq_lens: the B lengths, summing to N.
+        extras: whatever else a method's collate puts there (rewards, old log-probs, ...).
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    labels: Tensor
+    seq_lens: tuple[int, ...]
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with every tensor on ``device``."""
+        extras = {k: v.to(device, non_blocking=True) for k, v in self.extras.items()}
+        tokens, positions, labels = (t.to(device, non_blocking=True) for t in (self.tokens, self.positions, self.labels))
+        return Batch(tokens, positions, labels, self.seq_lens, extras)
+
+    @classmethod
+    def pack(
+        cls,
+        documents: Sequence[Sequence[int]],
+        supervised: Sequence[Sequence[bool]] | None = None,
+        extras: Mapping[str, Tensor] | None = None,
+    ) -> Batch:
+        """Lay documents end to end.
+
+        Args:
+            documents: token ids of each document.
+            supervised: for each token, whether predicting *it* carries loss (None: none does).
+            extras: see above.
+
+        The labels are shifted here, once, inside each document.
+        """
+        tokens = [token for document in documents for token in document]
+        labels: list[int] = []
+        for i, document in enumerate(documents):
+            flags = supervised[i] if supervised is not None else [False] * len(document)
+            labels += [t if on else IGNORE for t, on in zip(document[1:], flags[1:], strict=True)]
+            labels += [IGNORE] * min(1, len(document))
+        seq_lens = tuple(len(document) for document in documents)
+        positions = torch.cat([torch.arange(n) for n in seq_lens]) if seq_lens else torch.empty(0, dtype=torch.int64)
+        return cls(
+            torch.tensor(tokens, dtype=torch.int64), positions, torch.tensor(labels, dtype=torch.int64),
+            seq_lens, dict(extras or {}),
+        )

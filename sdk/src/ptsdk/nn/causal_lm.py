@@ -1,0 +1,65 @@
+"""What every family builds: a decoder and the weight that projects its hidden states."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ptsdk.nn.attention import Attend, Documents
+from ptsdk.nn.batch import Batch
+from ptsdk.nn.head import Head
+
+
+class CausalLM(nn.Module):
+    """A decoder-only language model under its Hugging Face parameter names.
+
+    Attributes:
+        layers_path: the dotted path of the list of blocks, the units of sharding, compiling and
+            activation checkpointing.
+        num_layers, num_kv_heads, head_dim: the shape of a KV cache.
+        config: the keys of config.json that built it.
+    """
+
+    layers_path: str = "model.layers"
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    config: dict[str, object]
+
+    def forward(self, batch: Batch, attend: Attend | None = None) -> Tensor:
+        """Hidden states [N, D] after the final norm.
+
+        Args:
+            batch: documents of N tokens.
+            attend: how queries meet keys; by default each document attends to itself. Generation
+                passes a KV cache here.
+        """
+        return self.hidden_states(batch.tokens, batch.positions, attend or Documents(batch.seq_lens))
+
+    @abstractmethod
+    def hidden_states(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Hidden states [N, D] of ``tokens`` [N] at ``positions`` [N]."""
+
+    @abstractmethod
+    def head(self) -> Head:
+        """The projection to the vocabulary, made anew at each call (its weight may be sharded)."""
+
+    @abstractmethod
+    def init_weight(self, name: str, weight: Tensor, generator: torch.Generator) -> None:
+        """Fill one parameter of a model from scratch, in place."""
+
+    def tied(self) -> dict[str, str]:
+        """Names in checkpoints that stand for another parameter (``lm_head.weight`` ->
+        ``model.embed_tokens.weight``)."""
+        return {}
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The blocks."""
+        blocks = self.get_submodule(self.layers_path)
+        assert isinstance(blocks, nn.ModuleList)
+        return list(blocks)

@@ -1,0 +1,28 @@
+"""The projection to the vocabulary, as losses see it: a weight, never a [N, V] tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Head:
+    """``logits = softcap(hidden_states @ weight.T + bias)``.
+
+    Attributes:
+        weight: [V, D].
+        bias: [V], or None.
+        softcap: None, or c in ``c * tanh(logits / c)``.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    softcap: float | None = None
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """[N, D] -> [N, V]. Only for few rows: sampling, and the reference path of tests."""
+        logits = torch.nn.functional.linear(hidden_states, self.weight, self.bias)
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)

@@ -31,8 +31,6 @@ class RolloutEngine(Component):
     kind: ClassVar[str] = "rollout-engine"
 
     @abstractmethod
-    def generate(
-        self, model: CausalLM, prompts: Sequence[Sequence[int]], params: SamplingParams
-    ) -> list[Completion]:
+    def generate(self, model: CausalLM, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[Completion]:
         """One completion of each prompt, in order. The result depends on ``params.seed`` and
         each prompt's place alone, not on how prompts are batched."""

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ptsdk.contracts.checkpoint import Checkpoint
 from ptsdk.contracts.component import Component
 from ptsdk.nn.causal_lm import CausalLM
 

@@ -1,0 +1,179 @@
+"""Projection to the vocabulary and its loss in one pass, never a [N, V] tensor.
+
+Only supervised rows are projected, some at a time; what a chunk of logits is needed for, the
+gradients included, is made while it exists, so that the peak is one chunk of [rows, V]. The idea
+of the gradient in the forward is that of Liger Kernel (arXiv:2410.10989); dropping the rows that
+carry no loss before the projection costs nothing and is exact.
+
+N rows of hidden states, M of them supervised, width D, vocabulary V.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ptsdk.nn.batch import IGNORE
+from ptsdk.nn.head import Head
+
+CHUNK_ELEMENTS = 2**25
+"""Logits alive at a time: 128 MiB in float32."""
+
+
+def linear_cross_entropy(hidden_states: Tensor, head: Head, labels: Tensor) -> Tensor:
+    """The sum over supervised rows of ``-log softmax(head.logits(h))[label]``.
+
+    Args:
+        hidden_states: [N, D].
+        head: the projection; its weight gets a gradient where it asks for one.
+        labels: int64 [N], ``IGNORE`` where a row carries no loss.
+
+    Returns:
+        A float32 scalar (float64 for float64 input), summed, not averaged; 0 without labels.
+    """
+    return _apply(LinearCrossEntropy, hidden_states, head, labels)
+
+
+def linear_log_probs(hidden_states: Tensor, head: Head, labels: Tensor) -> Tensor:
+    """``log softmax(head.logits(h))[label]`` of the supervised rows, in order.
+
+    Args:
+        hidden_states: [N, D].
+        head: as above.
+        labels: int64 [N], ``IGNORE`` for the rows to leave out.
+
+    Returns:
+        float32 [M] (float64 for float64 input).
+    """
+    return _apply(LinearLogProbs, hidden_states, head, labels)
+
+
+def _apply(function: Any, hidden_states: Tensor, head: Head, labels: Tensor) -> Tensor:
+    rows = (labels != IGNORE).nonzero().squeeze(1)
+    result: Tensor = function.apply(hidden_states[rows], head.weight, head.bias, labels[rows], head.softcap)
+    return result
+
+
+def _chunks(rows: int, vocabulary: int) -> Iterator[slice]:
+    size = max(1, CHUNK_ELEMENTS // vocabulary)
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+    """[m, D] -> [m, V], capped, in at least float32."""
+    logits = torch.nn.functional.linear(hidden, weight, bias)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
+
+
+def _softmax_minus_target(logits: Tensor, lse: Tensor, labels: Tensor, softcap: float | None) -> Tensor:
+    """Gradient of ``-log softmax(logits)[label]`` by the logits before capping; overwrites ``logits``."""
+    slope = None if softcap is None else 1 - (logits / softcap).square_()
+    grad = logits.sub_(lse[:, None]).exp_()
+    grad[torch.arange(len(labels), device=labels.device), labels] -= 1
+    return grad if slope is None else grad.mul_(slope)
+
+
+class _Gradients:
+    """Sums what a loss sends to the head and to the hidden states, chunk by chunk."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: tuple[bool, ...]) -> None:
+        self.hidden = torch.empty_like(hidden) if needs[0] else None
+        self.weight = torch.zeros_like(weight) if needs[1] else None
+        self.bias = torch.zeros_like(bias) if bias is not None and needs[2] else None
+
+    def add(self, part: slice, grad_logits: Tensor, hidden: Tensor, weight: Tensor) -> None:
+        """Add the share of the rows ``part``: ``grad_logits`` [m, V], ``hidden`` [m, D]."""
+        grad = grad_logits.to(hidden.dtype)
+        if self.hidden is not None:
+            torch.mm(grad, weight, out=self.hidden[part])
+        if self.weight is not None:
+            self.weight.addmm_(grad.T, hidden)
+        if self.bias is not None:
+            self.bias.add_(grad.sum(0))
+
+    def scaled(self, factor: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """All of them times a scalar, in place: they are handed on once."""
+        parts = (self.hidden, self.weight, self.bias)
+        hidden, weight, bias = (part if part is None else part.mul_(factor.to(part.dtype)) for part in parts)
+        return hidden, weight, bias
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Sum of cross-entropies; its gradient is made in the forward, where the logits are."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None
+    ) -> Tensor:
+        """hidden [M, D], labels [M] -> scalar."""
+        gradients = _Gradients(hidden, weight, bias, ctx.needs_input_grad)
+        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+        for part in _chunks(len(labels), len(weight)):
+            logits = _logits(hidden[part], weight, bias, softcap)
+            lse = torch.logsumexp(logits, dim=-1)
+            total += (lse - logits.gather(1, labels[part, None]).squeeze(1)).sum(dtype=torch.float64)
+            if any(ctx.needs_input_grad):
+                grad_logits = _softmax_minus_target(logits, lse, labels[part], softcap)
+                gradients.add(part, grad_logits, hidden[part], weight)
+        ctx.gradients = gradients
+        return total.to(torch.promote_types(hidden.dtype, torch.float32))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        """Scale what the forward made and hand it over, so that no second [V, D] is alive.
+
+        Raises:
+            RuntimeError: called a second time on the same graph.
+        """
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            raise RuntimeError("linear_cross_entropy: backward through the same graph a second time")
+        return *gradients.scaled(grad), None, None
+
+
+class LinearLogProbs(torch.autograd.Function):
+    """Log-probability of each label.
+
+    Under a frozen head (LoRA, a reference) the gradient by the hidden states is made in the
+    forward, [M, D]; a head that trains makes the logits a second time in the backward instead.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None
+    ) -> Tensor:
+        """hidden [M, D], labels [M] -> [M]."""
+        head_trains = any(ctx.needs_input_grad[1:3])
+        eager = ctx.needs_input_grad[0] and not head_trains
+        gradients = _Gradients(hidden, weight, bias, (eager, False, False))
+        log_probs = hidden.new_empty(len(labels), dtype=torch.promote_types(hidden.dtype, torch.float32))
+        for part in _chunks(len(labels), len(weight)):
+            logits = _logits(hidden[part], weight, bias, softcap)
+            lse = torch.logsumexp(logits, dim=-1)
+            log_probs[part] = logits.gather(1, labels[part, None]).squeeze(1) - lse
+            if eager:
+                gradients.add(part, _softmax_minus_target(logits, lse, labels[part], softcap), hidden[part], weight)
+        ctx.softcap, ctx.eager = softcap, eager
+        ctx.save_for_backward(gradients.hidden if eager else hidden, weight, bias, labels)
+        return log_probs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        """grad [M]; the forward made gradients of the *negative* log-prob."""
+        hidden, weight, bias, labels = ctx.saved_tensors
+        if ctx.eager:
+            return -hidden * grad[:, None].to(hidden.dtype), None, None, None, None
+        gradients = _Gradients(hidden, weight, bias, ctx.needs_input_grad)
+        for part in _chunks(len(labels), len(weight)):
+            logits = _logits(hidden[part], weight, bias, ctx.softcap)
+            lse = torch.logsumexp(logits, dim=-1)
+            grad_logits = _softmax_minus_target(logits, lse, labels[part], ctx.softcap)
+            gradients.add(part, grad_logits.mul_(-grad[part, None]), hidden[part], weight)
+        return gradients.hidden, gradients.weight, gradients.bias, None, None

@@ -1,0 +1,148 @@
+"""One checkpoint: the model or its adapter, the optimizer, and where the run was.
+
+step-00000100/manifest.json              size and SHA-256 of every file below
+              model.safetensors|adapter/ every weight, or the adapter as PEFT reads it
+              optimizer.safetensors      every tensor of the optimizer and of the state
+              state.json                 the rest of both: cursor, RNG, method state, numbers
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptsdk.checkpoint.files import atomic_folder, write_json
+from ptsdk.checkpoint.run_dir import RunDir, step_of
+from ptsdk.checkpoint.tensors import TensorFiles, save_tensors
+from ptsdk.checkpoint.tree import flatten_state, unflatten_state
+from ptsdk.errors import UserError
+
+FORMAT = 1
+MODEL, ADAPTER, OPTIMIZER, STATE = "model.safetensors", "adapter", "optimizer.safetensors", "state.json"
+
+
+@dataclass(frozen=True)
+class CheckpointContents:
+    """What a checkpoint holds; tensors are memory-mapped.
+
+    Attributes:
+        step: optimizer steps taken.
+        model: every trained weight by name, None where ``adapter`` holds what was trained.
+        adapter: the folder that ``Adapter.save`` wrote, for ``Adapter.load``.
+        optimizer_state: as given to ``save_checkpoint``.
+        state: as given to ``save_checkpoint``.
+    """
+
+    step: int
+    model: Mapping[str, Tensor] | None
+    adapter: Path | None
+    optimizer_state: dict[str, Any]
+    state: dict[str, Any]
+
+
+def save_checkpoint(
+    run_dir: RunDir,
+    step: int,
+    model: Mapping[str, Tensor] | Callable[[Path], None],
+    optimizer_state: Mapping[str, Any],
+    state: Mapping[str, Any],
+) -> Path:
+    """Write the checkpoint of ``step``: complete and durable when this returns, absent when it fails.
+
+    Args:
+        model: the trained weights by name, or a function that writes an adapter into a folder.
+        optimizer_state, state: trees of tensors, numbers, strings, lists and mappings.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        WriteError: the disk is full, or similar. Nothing is left.
+        RunError: a state holds what cannot be stored.
+    """
+    tensors, tree = flatten_state({"optimizer": optimizer_state, "state": state})
+    path = run_dir.checkpoint(step)
+    with atomic_folder(path, manifest=True, replace=True) as folder:
+        if isinstance(model, Mapping):
+            save_tensors(model, folder / MODEL)
+        else:
+            (folder / ADAPTER).mkdir()
+            model(folder / ADAPTER)
+        save_tensors(tensors, folder / OPTIMIZER)
+        write_json(folder / STATE, {"format": FORMAT, "step": step, **tree})
+    return path
+
+
+def load_checkpoint(path: Path) -> CheckpointContents:
+    """Open a checkpoint that ``RunDir.newest_intact`` found intact.
+
+    Raises:
+        UserError: it was written by a newer ptsdk, or lacks a part.
+    """
+    try:
+        tree = json.loads((path / STATE).read_text(encoding="utf-8"))
+        if tree["format"] != FORMAT:
+            raise UserError(
+                f"checkpoint {path} has format {tree['format']}, this ptsdk reads {FORMAT}",
+                hint="resume with the version of ptsdk that lock.json names",
+            )
+        tensors = TensorFiles.of(path / OPTIMIZER)
+        optimizer, state = (unflatten_state(tensors, tree[part]) for part in ("optimizer", "state"))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"checkpoint {path} cannot be read: {error!r}") from error
+    if (path / ADAPTER).is_dir():
+        return CheckpointContents(step_of(path), None, path / ADAPTER, optimizer, state)
+    if not (path / MODEL).is_file():
+        raise UserError(f"checkpoint {path} holds neither {MODEL} nor {ADAPTER}/")
+    return CheckpointContents(step_of(path), TensorFiles.of(path / MODEL), None, optimizer, state)
+
+
+def capture_rng() -> dict[str, Any]:
+    """The states of Python's, numpy's and torch's generators (every CUDA device), JSON-able."""
+    numpy_state: Any = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, gauss = numpy_state
+    return {
+        "python": random.getstate(),
+        "numpy": [name, _encode(keys.tobytes()), position, has_gauss, gauss],
+        "torch": _encode(torch.get_rng_state().numpy().tobytes()),
+        "cuda": [_encode(state.numpy().tobytes()) for state in _cuda_states()],
+    }
+
+
+def restore_rng(state: Mapping[str, Any]) -> list[str]:
+    """Put every generator back where ``capture_rng`` found it.
+
+    Returns:
+        Warnings: the number of CUDA devices differs, so that their draws do not continue.
+    """
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.frombuffer(base64.b64decode(keys), dtype=np.uint32), *rest))
+    torch.set_rng_state(_decode(state["torch"]))
+    saved, here = state["cuda"], torch.cuda.device_count()
+    if len(saved) != here:
+        return [f"the checkpoint has random states of {len(saved)} CUDA devices, here are {here}: theirs start anew"]
+    torch.cuda.set_rng_state_all([_decode(text) for text in saved])
+    return []
+
+
+def _cuda_states() -> list[Tensor]:
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+
+def _encode(raw: bytes) -> str:
+    return base64.b64encode(raw).decode("ascii")
+
+
+def _decode(text: str) -> Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)

@@ -1,0 +1,203 @@
+"""Tensors on disk: safetensors, memory-mapped when read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ptsdk.checkpoint.files import WriteError, write_json
+from ptsdk.errors import RunError, UserError
+
+ALIASES = "ptsdk.aliases"
+"""Metadata of a safetensors file: JSON {name: the name it shares its storage with}."""
+MAX_SHARD_BYTES = 5 * 10**9
+MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors format itself."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a safetensors header: the format's dtype code (``F32``) and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of itself."""
+
+    entries: dict[str, Entry]
+    metadata: dict[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """The header of a safetensors file, checked against the size of the file; no tensor is read.
+
+    Raises:
+        UserError: truncated or malformed; the message has the expected and the actual size.
+    """
+    actual = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if actual < 8 or length > min(actual - 8, MAX_HEADER_BYTES):
+            raise _malformed(path, f"its header should end at byte {8 + length}, but the file has {actual} bytes")
+        raw = file.read(length)
+    try:
+        fields = json.loads(raw)
+        metadata = fields.pop("__metadata__", None) or {}
+        entries = {name: Entry(field["dtype"], tuple(field["shape"])) for name, field in fields.items()}
+        end = max((field["data_offsets"][1] for field in fields.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _malformed(path, f"its header is not what the format demands ({error!r})") from error
+    if actual != 8 + length + end:
+        raise _malformed(path, f"expected {8 + length + end} bytes, but the file has {actual}")
+    return Header(entries, metadata)
+
+
+def _malformed(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is not a complete safetensors file: {why}", hint="fetch or copy the file again")
+
+
+class TensorFiles(Mapping[str, Tensor]):
+    """The tensors of some safetensors files, each read, memory-mapped, when it is asked for."""
+
+    def __init__(self, files: Mapping[str, Path], aliases: Mapping[str, str] | None = None) -> None:
+        """Read the headers.
+
+        Args:
+            files: for each tensor's name, the file that holds it.
+            aliases: further names, each with the name of its tensor.
+
+        Raises:
+            UserError: a file is malformed, or lacks a tensor.
+        """
+        self._headers = {path: read_header(path) for path in dict.fromkeys(files.values())}
+        self._files = dict(files)
+        self._aliases = dict(aliases or {})
+        self._handles: dict[Path, Any] = {}
+        for name, path in files.items():
+            if name not in self._headers[path].entries:
+                raise _malformed(path, f"it lacks the tensor {name}")
+
+    @classmethod
+    def of(cls, path: Path) -> TensorFiles:
+        """The tensors of one file, shared ones under each of their names."""
+        header = read_header(path)
+        return cls(dict.fromkeys(header.entries, path), json.loads(header.metadata.get(ALIASES, "{}")))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of one tensor, from the header."""
+        name = self._aliases.get(name, name)
+        return self._headers[self._files[name]].entries[name].shape
+
+    def __getitem__(self, name: str) -> Tensor:
+        name = self._aliases.get(name, name)
+        tensor: Tensor = self._handle(self._files[name]).get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._files
+        yield from self._aliases
+
+    def __len__(self) -> int:
+        return len(self._files) + len(self._aliases)
+
+    def _handle(self, path: Path) -> Any:
+        from safetensors import SafetensorError, safe_open
+
+        if path not in self._handles:
+            try:
+                self._handles[path] = safe_open(path, framework="pt", device="cpu")
+            except SafetensorError as error:
+                raise _malformed(path, str(error)) from error
+        return self._handles[path]
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write one safetensors file, bit for bit; a tensor under several names is written once.
+
+    Raises:
+        WriteError: the disk is full.
+        RunError: a tensor that safetensors cannot hold.
+    """
+    own, aliases = distinct(tensors)
+    _write(own, path, {ALIASES: json.dumps(aliases)} if aliases else {})
+
+
+def save_sharded(tensors: Mapping[str, Tensor], folder: Path, max_bytes: int = MAX_SHARD_BYTES) -> None:
+    """Write ``model.safetensors``, or shards of at most ``max_bytes`` (10^9 a GB) and their index, as
+    transformers does. Names that share a storage are left out but for the first: the model ties them."""
+    own, _ = distinct(tensors)
+    shards = split(own, max_bytes)
+    if len(shards) == 1:
+        _write(shards[0], folder / "model.safetensors", {})
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        _write(shard, folder / file, {})
+        weight_map |= dict.fromkeys(shard, file)
+    metadata = {
+        "total_parameters": sum(tensor.numel() for tensor in own.values()),
+        "total_size": sum(tensor.nbytes for tensor in own.values()),
+    }
+    write_json(folder / "model.safetensors.index.json", {"metadata": metadata, "weight_map": weight_map})
+
+
+def split(tensors: Mapping[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]]:
+    """The tensors in order, cut into parts of at most ``max_bytes`` each (or of one larger tensor)."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and size + tensor.nbytes > max_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    return shards
+
+
+def distinct(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors ready to be written, and ``{name: first name}`` of those that are one tensor twice.
+
+    Tensors that overlap without being equal are each written in full.
+    """
+    own: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    first: dict[tuple[Any, ...], str] = {}
+    taken: dict[int, list[tuple[int, int]]] = {}  # byte ranges already claimed, by storage
+    for name, tensor in tensors.items():
+        key = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and key in first:
+            aliases[name] = first[key]
+            continue
+        first[key] = name
+        plain = _plain(name, tensor)
+        start, end = plain.data_ptr(), plain.data_ptr() + plain.nbytes
+        ranges = taken.setdefault(plain.untyped_storage().data_ptr(), [])
+        own[name] = plain.clone() if any(start < e and s < end for s, e in ranges) else plain
+        ranges.append((start, end))
+    return own, aliases
+
+
+def _plain(name: str, tensor: Tensor) -> Tensor:
+    if type(tensor) not in (Tensor, torch.nn.Parameter):
+        raise RunError(f"{name} is a {type(tensor).__name__}; only plain tensors can be saved")
+    return tensor.detach().cpu().contiguous()
+
+
+def _write(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt", **metadata})
+    except SafetensorError as error:
+        raise WriteError(f"cannot write {path}: {error}") from error

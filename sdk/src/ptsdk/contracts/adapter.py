@@ -53,8 +53,15 @@ class Adapter(Component):
         """
 
     @abstractmethod
-    def load(self, folder: Path) -> dict[str, Tensor]:
-        """What ``save`` wrote, by parameter name."""
+    def load(self, folder: Path, model: CausalLM | None = None) -> dict[str, Tensor]:
+        """What ``save`` wrote, by parameter name.
+
+        Args:
+            model: where given, the tensors are exactly its own parameters that ``own`` names.
+
+        Raises:
+            UserError: no adapter there, a damaged one, or one that does not fit.
+        """
 
     @abstractmethod
     def merged(self, model: CausalLM) -> dict[str, Tensor]:

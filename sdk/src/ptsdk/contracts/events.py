@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ptsdk.contracts.component import Component
 
@@ -36,6 +36,13 @@ class RunListener(Component):
 
     def run_end(self, run: Run, error: BaseException | None) -> None:
         """The run is over."""
+
+    def state(self, run: Run) -> dict[str, Any]:
+        """JSON-able state that a resumed run must have back, kept in checkpoints. Not an event."""
+        return {}
+
+    def restore(self, run: Run, state: dict[str, Any]) -> None:
+        """The inverse of ``state``, called before ``run_start`` of a resumed run."""
 
 
 class Logger(RunListener):

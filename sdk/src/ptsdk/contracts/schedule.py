@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -22,5 +23,5 @@ class Schedule(Component):
         """What the learning rate is multiplied by at optimizer step ``step`` of 0..total-1."""
 
     def warmup_steps(self, total: int) -> int:
-        """``warmup`` in steps."""
-        return round(self.warmup * total) if self.warmup < 1 else int(self.warmup)
+        """``warmup`` in steps; a fraction is rounded up, as transformers' TrainingArguments does."""
+        return math.ceil(self.warmup * total) if self.warmup < 1 else int(self.warmup)

@@ -1,0 +1,157 @@
+"""torch's optimizers as components.
+
+Weight decay reaches parameters of two or more dimensions alone: norms and biases keep their
+scale, as with transformers' Trainer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from ptsdk.contracts.optimizer import Optimizer
+
+FUSED = frozenset({"cpu", "cuda", "mps", "xpu"})
+"""Devices that torch has fused kernels for, those of the CPU included (torch 2.4)."""
+
+IN_A_BLOCK = re.compile(r"\.\d+\.")
+"""A block is an element of a list, so its parameters have a number in their name; the
+embedding, the head and the final norm have none."""
+
+Betas = tuple[float, float]
+Groups = list[dict[str, Any]]
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (arXiv:1711.05101)."""
+
+    betas: Betas = Field((0.9, 0.999), description="decay of the means of gradients and of their squares")
+    eps: float = Field(1e-8, gt=0, description="added to the denominator")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices")
+
+    def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.AdamW:
+        """Fused where the device has it."""
+        groups = decay_groups(parameters, self.weight_decay)
+        return torch.optim.AdamW(groups, self.lr, self.betas, self.eps, fused=can_fuse(parameters))
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent."""
+
+    momentum: float = Field(0.0, ge=0, description="momentum")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty on matrices")
+    nesterov: bool = Field(False, description="Nesterov momentum; needs momentum")
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs momentum above 0")
+        return self
+
+    def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.SGD:
+        """Fused where the device has it."""
+        groups = decay_groups(parameters, self.weight_decay)
+        return torch.optim.SGD(
+            groups, self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=can_fuse(parameters)
+        )
+
+
+class Adafactor(Optimizer):
+    """Factored second moments (arXiv:1804.04235): state of rows + columns instead of rows x columns.
+
+    ``lr`` is relative to the size of each parameter, hence larger than AdamW's.
+    """
+
+    lr: float = Field(1e-2, ge=0, description="peak learning rate, relative to the RMS of a parameter")
+    beta2_decay: float = Field(-0.8, le=0, description="exponent of the decay of the second moment")
+    clip: float = Field(1.0, ge=1, description="RMS that an update is clipped to")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices")
+
+    def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Adafactor:
+        """torch's own."""
+        groups = decay_groups(parameters, self.weight_decay)
+        return torch.optim.Adafactor(groups, self.lr, self.beta2_decay, d=self.clip)
+
+
+class Muon(Optimizer):
+    """Orthogonalised momentum for the matrices of blocks, AdamW for everything else.
+
+    Keller Jordan's method (https://kellerjordan.github.io/posts/muon) with the scale of
+    arXiv:2502.16982, under which both halves share one learning rate and one weight decay.
+    """
+
+    momentum: float = Field(0.95, ge=0, lt=1, description="momentum of the matrices")
+    nesterov: bool = Field(True, description="Nesterov momentum")
+    ns_steps: int = Field(5, ge=1, lt=100, description="Newton-Schulz iterations")
+    adjust: Literal["match_rms_adamw", "original"] = Field(
+        "match_rms_adamw", description="scale of an update: that of AdamW's, or sqrt(max(1, rows / columns))"
+    )
+    betas: Betas = Field((0.9, 0.999), description="AdamW's, for embeddings, head, norms and biases")
+    eps: float = Field(1e-8, gt=0, description="AdamW's")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices, under both")
+
+    def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+        """Both halves behind one optimizer."""
+        matrices = {name: p for name, p in parameters.items() if p.ndim == 2 and IN_A_BLOCK.search(name)}
+        rest = {name: p for name, p in parameters.items() if name not in matrices}
+        parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            parts.append(self._muon(matrices))
+        if rest:
+            parts.append(AdamW(lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay).build(rest))
+        return Composite(parts)
+
+    def _muon(self, matrices: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Muon(
+            list(matrices.values()),
+            self.lr,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            ns_steps=self.ns_steps,
+            adjust_lr_fn=self.adjust,
+        )
+
+
+class Composite(torch.optim.Optimizer):
+    """Several optimizers, each for its own parameters, seen as one.
+
+    Groups and state live here, so that a schedule, ``state_dict`` and a checkpoint meet a plain
+    optimizer; a part borrows its share of them for the time of a step.
+    """
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        super().__init__([dict(group) for part in parts for group in part.param_groups], {})
+        self._parts = parts
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of every part."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        start = 0
+        for part in self._parts:
+            end = start + len(part.param_groups)
+            part.state, part.param_groups = self.state, self.param_groups[start:end]
+            part.step()
+            start = end
+        return loss
+
+
+def decay_groups(parameters: Mapping[str, nn.Parameter], weight_decay: float) -> Groups:
+    """Parameters of two or more dimensions with ``weight_decay``, the others without."""
+    matrices = [p for p in parameters.values() if p.ndim >= 2]
+    others = [p for p in parameters.values() if p.ndim < 2]
+    groups: Groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def can_fuse(parameters: Mapping[str, nn.Parameter]) -> bool:
+    """Whether one kernel can update them all; else torch loops over them, by foreach on a GPU."""
+    return all(p.device.type in FUSED and p.is_floating_point() for p in parameters.values())

@@ -54,7 +54,7 @@ def atomic_folder(path: Path, *, manifest: bool = False, replace: bool = False) 
             yield folder
             if manifest:
                 write_manifest(folder)
-            _sync_tree(folder)
+            _settle(folder)
             _put_in_place(folder, path, replace)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -170,8 +170,13 @@ def _put_in_place(folder: Path, path: Path, replace: bool) -> None:
     shutil.rmtree(before)
 
 
-def _sync_tree(folder: Path) -> None:
+def _settle(folder: Path) -> None:
+    """Bring everything to the disk, with the permissions the umask gave the folder itself: some
+    writers, safetensors among them, make files that only their owner may read."""
+    mode = folder.stat().st_mode & 0o666
     for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
         _sync(path)
     _sync(folder)
 

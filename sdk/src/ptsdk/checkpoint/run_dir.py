@@ -52,6 +52,29 @@ class RunDir:
         """The folder of the checkpoint taken after ``step`` optimizer steps."""
         return self.path / "checkpoints" / f"step-{step:08d}"
 
+    def check(self, *, resume: bool = False, overwrite: bool = False) -> None:
+        """Refuse early, and write nothing, what ``claim`` would refuse for the results that are here.
+
+        Raises:
+            UserError: there are checkpoints or a final model, and neither ``resume`` nor
+                ``overwrite``; or both; or a ``final`` that no run wrote would be overwritten.
+        """
+        if resume and overwrite:
+            raise UserError("--resume and --overwrite exclude each other", hint="choose one of them")
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"output_dir {self.path} is not a directory", hint="choose another output_dir")
+        found = [*self.checkpoints(), *([self.final] if self.final.exists() else [])]
+        if found and not resume and not overwrite:
+            raise UserError(
+                f"{self.path} holds the results of an earlier run ({found[0].relative_to(self.path)})",
+                hint="continue it with --resume, discard it with --overwrite, or choose another output_dir",
+            )
+        if overwrite and self.final.exists() and not self.lock_file.exists():
+            raise UserError(
+                f"{self.final} is there, but {self.path} has no lock.json of a run that wrote it",
+                hint="move it away, or choose another output_dir",
+            )
+
     @contextmanager
     def claim(self, *, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
         """Be the one process that writes here, until the block ends or the process dies.
@@ -61,14 +84,12 @@ class RunDir:
         that died before its first checkpoint. Call it when the job is known to be sound.
 
         Raises:
-            UserError: another run is writing here; there are checkpoints or a final model, and
-                neither ``resume`` nor ``overwrite``; or both.
+            UserError: another run is writing here; or what ``check`` refuses.
         """
-        if resume and overwrite:
-            raise UserError("--resume and --overwrite exclude each other", hint="choose one of them")
+        self.check(resume=resume, overwrite=overwrite)
         with ExitStack() as held:
             self._lock(held)
-            self._refuse_results(resume, overwrite)
+            self.check(resume=resume, overwrite=overwrite)  # another run may have ended in between
             self._clean(overwrite)
             if not resume:
                 self.metrics_file.unlink(missing_ok=True)
@@ -150,25 +171,11 @@ class RunDir:
             hint = "remove the line, or start again with --overwrite"
             raise UserError(Problem(f"not a row of metrics ({error})", hint, str(self.metrics_file), number)) from error
 
-    def _refuse_results(self, resume: bool, overwrite: bool) -> None:
-        if resume or overwrite:
-            return
-        if found := [*self.checkpoints(), *([self.final] if self.final.exists() else [])]:
-            raise UserError(
-                f"{self.path} holds the results of an earlier run ({found[0].relative_to(self.path)})",
-                hint="continue it with --resume, discard it with --overwrite, or choose another output_dir",
-            )
-
     def _clean(self, overwrite: bool) -> None:
         for parent in (self.path, self.path / "checkpoints"):
             remove_partials(parent)
         if not overwrite:
             return
-        if self.final.exists() and not self.lock_file.exists():
-            raise UserError(
-                f"{self.final} is there, but {self.path} has no lock.json of a run that wrote it",
-                hint="move it away, or choose another output_dir",
-            )
         for folder in [*self.checkpoints(), *([self.final] if self.final.exists() else [])]:
             remove_folder(folder)
         for name in FILES:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,8 @@ def save_checkpoint(
             model(folder / ADAPTER)
         save_tensors(tensors, folder / OPTIMIZER)
         write_json(folder / STATE, {"format": FORMAT, "step": step, **tree})
+        if run_dir.lock_file.exists():
+            shutil.copyfile(run_dir.lock_file, folder / run_dir.lock_file.name)
     return path
 
 

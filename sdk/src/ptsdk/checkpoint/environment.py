@@ -1,0 +1,82 @@
+"""Fingerprints of what a run does not hold itself: installed packages, their sources, a model's files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import metadata, util
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+from ptsdk.checkpoint.files import sha256_file
+
+HASHED_IN_FULL = 64 * 2**20
+"""Model files above this many bytes are fingerprinted by size, first and last MiB."""
+
+
+def installed_dists() -> dict[str, dict[str, str | None]]:
+    """``{dist: {version, record}}`` of everything installed, by name; see ``record_digest``."""
+    found: dict[str, dict[str, str | None]] = {}
+    for dist in metadata.distributions():
+        if name := dist.metadata["Name"]:
+            entry = {"version": dist.version, "record": record_digest(dist)}
+            found.setdefault(canonicalize_name(name), entry)  # the first on the path is the one imported
+    return dict(sorted(found.items()))
+
+
+def record_digest(dist: metadata.Distribution) -> str | None:
+    """A hash of the hashes in a dist's RECORD: equal where the same files were installed.
+
+    What an installer adds (its own notes, bytecode) does not count. None for an editable install,
+    whose RECORD says nothing of its sources, and where there is no RECORD.
+    """
+    record = dist.read_text("RECORD")
+    if record is None or _editable(dist):
+        return None
+    lines = sorted(line for line in record.splitlines() if "sha256=" in line and ".dist-info/" not in line)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _editable(dist: metadata.Distribution) -> bool:
+    origin = json.loads(dist.read_text("direct_url.json") or "{}")
+    return bool(origin.get("dir_info", {}).get("editable"))
+
+
+def source_digest(module: str) -> str | None:
+    """A hash of the Python sources of a top-level module or package, without importing it."""
+    spec = util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return None
+    origin = Path(spec.origin)
+    files = sorted(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(origin.parent).as_posix()}\0{sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def model_fingerprint(path: Path) -> str:
+    """A hash of a local checkpoint's weights and config that reads little of them.
+
+    Config and small files count in full, large ones by size and by their first and last MiB (a
+    safetensors header and a GGUF's metadata lie in the first).
+    """
+    names = ("config.json",)
+    files = [path] if path.is_file() else [f for f in path.iterdir() if f.suffix == ".safetensors" or f.name in names]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(f"{file.name}\0{_ends(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _ends(file: Path) -> str:
+    size = file.stat().st_size
+    if size <= HASHED_IN_FULL:
+        return sha256_file(file)
+    digest = hashlib.sha256(str(size).encode())
+    with file.open("rb") as handle:
+        digest.update(handle.read(2**20))
+        handle.seek(-(2**20), 2)
+        digest.update(handle.read())
+    return digest.hexdigest()

@@ -1,0 +1,216 @@
+"""lock.json: what a run is made of, and whether a resumed run is made of the same.
+
+Whatever decides a weight is compared and refused when it differs: the job, its data, its model,
+its tokenizer, local files, the versions of the packages that provide its components and of torch.
+Three sets are told apart:
+
+* ``FREE``: does not touch what is trained (where output goes, how often it is saved);
+* ``REGROUPED``: the same sums in another order or with other memory (micro-batches, processes,
+  recomputation), hardware, and edited sources of packages installed for development: results
+  agree to rounding, or a bug was mended; the user is told;
+* everything else changes results.
+
+The number of steps decides the schedule. A run may be extended exactly where the learning rates of
+the steps already taken stay what they were (``schedule_unchanged``): always under a constant
+schedule without fractional warm-up, never under a cosine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ptsdk.checkpoint.environment import installed_dists, source_digest
+from ptsdk.contracts.schedule import Schedule
+from ptsdk.contracts.strategy import World
+from ptsdk.contracts.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from ptsdk.registry import Entry
+
+FORMAT = 1
+FREE = re.compile(r"job\.(output_dir|loggers|train\.(save_every|keep_last|log_every))(\.|$)")
+REGROUPED = re.compile(
+    r"environment\.|sources\.|data\.validation|job\.(strategy|data\.validation|train\.(validate_every|micro_batch_size|"
+    r"compile|activation_checkpointing|activation_offloading|optimizer_in_backward))(\.|$)"
+)
+LENGTH = re.compile(r"(total_steps|job\.train\.(steps|epochs))$")
+FINGERPRINTED = {"data": r"job\.data\.train(\.\d+)?\.path$", "model": r"job\.model\.path$"}
+"""Paths that may change because the content they lead to is fingerprinted."""
+SECRET_KEY = re.compile(
+    r"(^|_)(password|passwd|secret|api_?key|(access|auth|api|hf|bearer|refresh|secret)_?(token|key)|credentials?)$|^token$",
+    re.IGNORECASE,
+)
+CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+HIDDEN = "***"
+WHOLE = 6
+
+
+class LockedJob(Protocol):
+    """What of a job goes into its lock."""
+
+    @property
+    def secrets(self) -> Any:
+        """Values that came from the environment."""
+        ...
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """The installed component behind each path of the job."""
+        ...
+
+    @property
+    def local_files(self) -> Mapping[str, str]:
+        """SHA-256 of each local file a component came from."""
+        ...
+
+
+def make_lock(
+    job: LockedJob,
+    resolved: Mapping[str, Any],
+    *,
+    data: Mapping[str, Any],
+    model: str | None,
+    tokenizer: Tokenizer,
+    total_steps: int,
+    seed: int,
+    world: World,
+) -> dict[str, Any]:
+    """The content of lock.json, secrets hidden.
+
+    Args:
+        job: knows its secrets, its components and its local files.
+        resolved: the job with all its defaults.
+        data: fingerprints, ``{"train": [...], "validation": [...]}``.
+        model: a fingerprint of the checkpoint (``environment.model_fingerprint``), None from scratch.
+        tokenizer: is asked for its fingerprint and template.
+        total_steps: optimizer steps of the whole run.
+        seed: of the run.
+        world: where it runs.
+    """
+    used = sorted({"ptsdk", *(entry.dist for entry in job.entries.values())})
+    modules = {entry.spec.target.partition(".")[0].partition(":")[0] for entry in job.entries.values()}
+    return {
+        "format": FORMAT,
+        "job": redact(resolved, {secret for secret in job.secrets if secret}),
+        "files": dict(job.local_files),
+        "data": dict(data),
+        "model": model,
+        "tokenizer": tokenizer.fingerprint(),
+        "template": _digest(tokenizer.chat_template),
+        "seed": seed,
+        "total_steps": total_steps,
+        "used": used,
+        "sources": {module: source_digest(module) for module in sorted({"ptsdk", *modules})},
+        "dists": installed_dists(),
+        "environment": _environment(world),
+    }
+
+
+def lock_differences(old: Mapping[str, Any], new: Mapping[str, Any], *, steps_may_change: bool = False) -> list[str]:
+    """What changes results, one line each: ``optimizer.lr: 0.001 then, 0.01 now``. Empty: resume.
+
+    Args:
+        old: the lock of the run that is to be continued.
+        new: the lock of this run.
+        steps_may_change: whether the length of the run may differ (see ``schedule_unchanged``).
+    """
+    return [
+        line
+        for path, line in _compared(old, new)
+        if not (FREE.match(path) or REGROUPED.match(path) or (steps_may_change and LENGTH.match(path)))
+    ]
+
+
+def lock_notes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs and may change results by rounding: to be shown, not refused."""
+    return [line for path, line in _compared(old, new) if REGROUPED.match(path)]
+
+
+def schedule_unchanged(schedule: Schedule, done: int, old_total: int, new_total: int) -> bool:
+    """Whether ``done`` steps of a run of ``old_total`` had the learning rates that a run of
+    ``new_total`` gives them, so that the one may be continued as the other."""
+    return all(schedule.factor(step, old_total) == schedule.factor(step, new_total) for step in range(done))
+
+
+def redact(value: Any, secrets: set[str]) -> Any:
+    """``value`` without ``secrets``, without credentials in URLs, and without what secret keys hold.
+
+    A secret shorter than ``WHOLE`` characters is hidden only where it is the whole of a string.
+    """
+    if isinstance(value, Mapping):
+        return {
+            key: HIDDEN if isinstance(item, str) and SECRET_KEY.search(str(key)) else redact(item, secrets)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [redact(item, secrets) for item in value]
+    if isinstance(value, str):
+        if value in secrets:
+            return HIDDEN
+        for secret in sorted((s for s in secrets if len(s) >= WHOLE), key=len, reverse=True):
+            value = value.replace(secret, HIDDEN)
+        return CREDENTIALS.sub(HIDDEN, value)
+    return value
+
+
+def _compared(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(path, line) of everything that differs between the parts of two locks that matter."""
+    same = [pattern for part, pattern in FINGERPRINTED.items() if old.get(part) and old.get(part) == new.get(part)]
+    ignored = re.compile("|".join(same)) if same else None
+    found = []
+    for path, before, now in _walk("", _relevant(old, new), _relevant(new, old)):
+        if not (ignored and ignored.match(path)):
+            found.append((path, f"{path.removeprefix('job.')}: {_short(before)} then, {_short(now)} now"))
+    return found
+
+
+def _relevant(lock: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A lock without the packages that neither run uses, and without what the job says already."""
+    used = {*lock.get("used", ()), *other.get("used", ()), "torch"}
+    dists = {name: dist for name, dist in lock.get("dists", {}).items() if name in used}
+    return {**{key: value for key, value in lock.items() if key not in ("used", "seed")}, "dists": dists}
+
+
+_ABSENT = object()
+
+
+def _walk(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The leaves at which two trees differ."""
+    if isinstance(old, list) and isinstance(new, list):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in {**old, **new}:
+            yield from _walk(f"{path}.{key}" if path else str(key), old.get(key, _ABSENT), new.get(key, _ABSENT))
+    elif old != new:
+        yield path, old, new
+
+
+def _short(value: Any) -> str:
+    if value is _ABSENT:
+        return "absent"
+    text = str(value)
+    if re.fullmatch(r"[0-9a-f]{64}", text):
+        return text[:12]
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _digest(text: str | None) -> str | None:
+    return None if text is None else hashlib.sha256(text.encode()).hexdigest()
+
+
+def _environment(world: World) -> dict[str, Any]:
+    import torch
+
+    on_cuda = world.device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name(world.device) if on_cuda else world.device.type,
+        "world_size": world.size,
+    }

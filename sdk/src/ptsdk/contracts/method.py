@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ptsdk.contracts.component import Component
@@ -33,7 +34,13 @@ class Method(Component):
         micro-batches. The default reads the training data in its order; a policy method
         generates, scores, and yields each rollout as often as it learns from it."""
         for share in run.train_plan.steps(run.progress):
-            yield [self.collate(run, [run.train_data[i] for i in micro]) for micro in share]
+            yield [self.micro_batch(run, run.train_data, indices) for indices in share]
+
+    def micro_batch(self, run: Run, data: Sequence[Example], indices: Sequence[int]) -> Batch:
+        """The batch of some examples of ``data``; of none, a filler that carries no weight."""
+        if indices:
+            return self.collate(run, [data[i] for i in indices])
+        return replace(self.collate(run, [data[0]]), live=False)
 
     @abstractmethod
     def loss(self, run: Run, batch: Batch) -> LossOutput:

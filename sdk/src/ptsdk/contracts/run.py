@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from ptsdk.contracts.strategy import World
+from ptsdk.contracts.checkpoint import Checkpoint
+from ptsdk.contracts.strategy import Strategy, World
 from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data.example import Example
 from ptsdk.nn.causal_lm import CausalLM
@@ -40,23 +41,42 @@ class Plan(Protocol):
         cursor of ``progress`` when the *next* step is asked for."""
         ...
 
+    def epochs_done(self, progress: Progress) -> float:
+        """The cursor in epochs, for people: 1.5 is half way through the second."""
+        ...
+
 
 @dataclass
 class Run:
     """Everything alive during a run, in the order it was made."""
 
     job: Job
-    output_dir: Path
     world: World
     tokenizer: Tokenizer
+    checkpoint: Checkpoint | None
+    """What the model was loaded from; None for a model from scratch."""
+    config: dict[str, Any]
+    """The keys of config.json that built the model."""
     model: CausalLM
     optimizer: torch.optim.Optimizer
     total_steps: int
     train_data: Sequence[Example]
     train_plan: Plan
     validation_data: Sequence[Example] = ()
+    validation_plan: Sequence[Sequence[int]] = ()
+    """Micro-batches of validation examples on this process."""
     reference: CausalLM | None = None
     teacher: CausalLM | None = None
     progress: Progress = field(default_factory=Progress)
     scratch: dict[Any, Any] = field(default_factory=dict)
     """Live state of listeners and methods that is not part of a checkpoint."""
+
+    @property
+    def output_dir(self) -> Path:
+        """The run directory."""
+        return self.job.output_dir
+
+    @property
+    def strategy(self) -> Strategy:
+        """How the run is spread over processes."""
+        return self.job.strategy

@@ -74,6 +74,10 @@ class Strategy(Component):
         """The main process's ``value`` on every process."""
         return value
 
+    def collect(self, value: Any) -> list[Any]:
+        """Every process's ``value``, by rank, on every process."""
+        return [value]
+
     def barrier(self) -> None:
         """Wait for every process."""
 

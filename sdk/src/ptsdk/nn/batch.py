@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ class Batch:
             position of a document is always ``IGNORE``.
         seq_lens: the B lengths, summing to N.
         extras: whatever else a method's collate puts there (rewards, old log-probs, ...).
+        live: False for a filler that a process runs only to keep step with the others; the
+            trainer gives it no weight.
     """
 
     tokens: Tensor
@@ -30,12 +32,21 @@ class Batch:
     labels: Tensor
     seq_lens: tuple[int, ...]
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    live: bool = True
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on ``device``."""
-        extras = {k: v.to(device, non_blocking=True) for k, v in self.extras.items()}
-        tokens, positions, labels = (t.to(device, non_blocking=True) for t in (self.tokens, self.positions, self.labels))
-        return Batch(tokens, positions, labels, self.seq_lens, extras)
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            tokens=move(self.tokens),
+            positions=move(self.positions),
+            labels=move(self.labels),
+            extras={name: move(tensor) for name, tensor in self.extras.items()},
+        )
 
     @classmethod
     def pack(

@@ -1,0 +1,40 @@
+# Every target makes .venv when it is missing or stale. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+DISTS := sdk $(wildcard plugins/*) $(wildcard contrib/*)
+METADATA := $(DISTS:%=%/pyproject.toml) constraints.txt tests/requirements.txt
+JOBS ?= 2
+
+.PHONY: install quickstart test test-all lint types docs clean
+
+install: .venv/.installed
+
+.venv/.installed: $(METADATA)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch hatchling editables
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement tests/requirements.txt \
+		--no-build-isolation $(DISTS:%=--editable ./%)
+	touch $@
+
+quickstart: install
+	$(BIN)/python docs/quickstart/quickstart.py
+
+test: install
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+
+test-all: install
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy $(DISTS:%=%/src)
+
+docs: install
+	$(BIN)/python docs/generate.py --check
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

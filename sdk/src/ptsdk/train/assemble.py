@@ -1,0 +1,115 @@
+"""From a job to a run. The only place that knows in which order things are made."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from ptsdk.checkpoint.sources import open_checkpoint
+from ptsdk.contracts.checkpoint import Checkpoint
+from ptsdk.contracts.dataset import Dataset
+from ptsdk.contracts.run import Run
+from ptsdk.contracts.strategy import World
+from ptsdk.contracts.tokenizer import Tokenizer
+from ptsdk.data.order import SamplePlan, validation_batches
+from ptsdk.data.pipeline import EncodedData, check_vocabulary, encode
+from ptsdk.job.job import Job
+from ptsdk.nn.causal_lm import CausalLM
+from ptsdk.registry import Registry
+from ptsdk.train.memory import checkpoint_activations
+from ptsdk.train.weights import base_tensors, build_on_meta, resolve_dtype
+
+
+def assemble(job: Job, registry: Registry) -> Run:
+    """Everything a run needs, alive and on its device. Writes nothing.
+
+    Raises:
+        UserError: the job cannot be run: its data, its checkpoint, or what they add up to.
+    """
+    world = job.strategy.setup()
+    checkpoint = open_checkpoint(job.model.path, job.base, registry) if job.model.path else None
+    tokenizer = job.tokenizer.load(checkpoint, job.base)
+    train = read_data(job, job.data.train, tokenizer)
+    validation = read_data(job, job.data.validation, tokenizer) if job.data.validation else None
+
+    seed_everything(job.train.seed, world.rank)
+    config = checkpoint.config if checkpoint else job.model.full_config(job.model.config or {})
+    model = build_model(job, config, checkpoint, world)
+    for data in (train, validation):
+        if data:
+            check_vocabulary(data.store, model.vocab_size)
+
+    plan = sample_plan(job, train, world)
+    return Run(
+        job=job,
+        world=world,
+        tokenizer=tokenizer,
+        checkpoint=checkpoint,
+        config=config,
+        model=model,
+        optimizer=job.optimizer.build({n: p for n, p in model.named_parameters() if p.requires_grad}),
+        total_steps=plan.total_steps,
+        train_data=train.store,
+        train_plan=plan,
+        validation_data=validation.store if validation else (),
+        validation_plan=validation_plan(job, validation, world) if validation else (),
+    )
+
+
+def build_model(job: Job, config: dict[str, Any], checkpoint: Checkpoint | None, world: World) -> CausalLM:
+    """The policy: built without storage, changed by quantizer, adapter and strategy, then loaded."""
+    dtype = resolve_dtype(job.model.dtype, world.device)
+    model = build_on_meta(job.model, config, dtype)
+    if job.quantizer:
+        job.quantizer.prepare(model)
+    job.adapter.apply(model)
+    model = job.strategy.wrap(model, world)
+    job.strategy.load(model, base_tensors(model, job.adapter, checkpoint, job.train.seed), world, dtype)
+    job.adapter.init(model, job.train.seed)
+    checkpoint_activations(model, job.train.activation_checkpointing)
+    if job.train.compile:
+        for block in model.layers:
+            block.compile(dynamic=True)
+    return model
+
+
+def read_data(job: Job, datasets: tuple[Dataset, ...], tokenizer: Tokenizer) -> EncodedData:
+    """Rows to examples, by the rules of the job's data section."""
+    data = job.data
+    return encode(
+        datasets, tokenizer, job.base, max_length=data.max_length, on_long_row=data.on_long_row, on_bad_row=data.on_bad_row
+    )
+
+
+def sample_plan(job: Job, data: EncodedData, world: World) -> SamplePlan:
+    """Which examples each step of this process reads."""
+    return SamplePlan(
+        lengths=data.store.lengths,
+        sizes=data.sizes,
+        weights=[dataset.weight for dataset in job.data.train],
+        seed=job.train.seed,
+        shuffle=job.data.shuffle,
+        packing=job.data.packing,
+        capacity=job.data.max_length,
+        batch_size=job.train.batch_size,
+        micro_batch_size=job.train.micro_batch_size,
+        rank=world.rank,
+        world_size=world.size,
+        steps=job.train.steps,
+        epochs=job.train.epochs,
+    )
+
+
+def validation_plan(job: Job, data: EncodedData, world: World) -> list[list[int]]:
+    """Micro-batches of the validation data on this process, every row once."""
+    return validation_batches(len(data.store), job.train.micro_batch_size, world.rank, world.size)
+
+
+def seed_everything(seed: int, rank: int) -> None:
+    """Seed Python, numpy and torch; what they draw (dropout) differs between processes."""
+    random.seed(seed + rank)
+    np.random.seed((seed + rank) % 2**32)
+    torch.manual_seed(seed + rank)

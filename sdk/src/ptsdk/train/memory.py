@@ -1,0 +1,60 @@
+"""What is kept for the backward, and how much was used."""
+
+from __future__ import annotations
+
+import functools
+import resource
+import sys
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
+
+from ptsdk.nn.causal_lm import CausalLM
+
+SAVED_OPS = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+}
+"""What ``selective`` keeps: the results of matrix products and attention; the rest is cheap to redo."""
+
+
+def checkpoint_activations(model: CausalLM, mode: str) -> None:
+    """Make each block recompute its activations in the backward.
+
+    Args:
+        model: its blocks are changed in place; parameter names stay.
+        mode: ``none``; ``full`` keeps a block's input alone; ``selective`` keeps ``SAVED_OPS`` too.
+    """
+    if mode == "none":
+        return
+    for block in model.layers:
+        block.forward = functools.partial(_recomputed, block, block.forward, mode == "selective")  # type: ignore[method-assign]
+
+
+def _recomputed(block: nn.Module, forward: object, selective: bool, *args: object) -> object:
+    if not (block.training and torch.is_grad_enabled()):
+        return forward(*args)  # type: ignore[operator]
+    if not selective:
+        return checkpoint(forward, *args, use_reentrant=False)
+    contexts = functools.partial(create_selective_checkpoint_contexts, _policy)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts)
+
+
+def _policy(ctx: object, op: object, *args: object, **kwargs: object) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if op in SAVED_OPS else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory used so far: allocated on an accelerator, resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,58 @@
+"""Between a live run and its checkpoints: what is saved, and how it is put back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ptsdk.checkpoint.run_dir import RunDir
+from ptsdk.checkpoint.state import CheckpointContents, capture_rng, restore_rng, save_checkpoint
+from ptsdk.contracts.run import Progress, Run
+from ptsdk.train.events import RunEventBus
+from ptsdk.train.weights import adapter_names
+
+
+@dataclass(frozen=True)
+class Saver:
+    """Writes the checkpoints of a run, and keeps the newest ``keep_last``."""
+
+    run_dir: RunDir
+    keep_last: int | None
+
+    def save(self, run: Run, events: RunEventBus) -> None:
+        """A checkpoint of the step just finished. Called by all processes together."""
+        own = adapter_names(run.job.adapter, run.model)
+        tensors = run.strategy.gather(run.model, own or [name for name, _ in run.model.named_parameters()])
+        optimizer = run.strategy.gather_optimizer(run.model, run.optimizer)
+        state = {
+            "progress": asdict(run.progress),
+            "rng": run.strategy.collect(capture_rng()),
+            "method": run.job.method.state(run),
+            "listeners": events.state(run),
+        }
+        if run.world.is_main:
+            adapter = run.job.adapter
+            model = (lambda folder: adapter.save(tensors, folder, run.job.model.path)) if own else tensors
+            path = save_checkpoint(self.run_dir, run.progress.step, model, optimizer, state)
+            self.run_dir.prune(self.keep_last, run.progress.step)
+            events.checkpoint(run, run.progress.step, path)
+        run.strategy.barrier()
+
+
+def restore(run: Run, events: RunEventBus, contents: CheckpointContents) -> list[str]:
+    """Put a freshly assembled run where the checkpoint left it; warnings for the user."""
+    tensors = contents.model if contents.adapter is None else run.job.adapter.load(contents.adapter)
+    assert tensors is not None
+    run.strategy.load(run.model, tensors, run.world, next(run.model.parameters()).dtype)
+    run.strategy.load_optimizer(run.model, run.optimizer, contents.optimizer_state)
+    state = contents.state
+    run.progress = Progress(**state["progress"])
+    run.job.method.restore(run, state["method"])
+    events.restore(run, state["listeners"])
+    return _restore_rng(run, state["rng"])
+
+
+def _restore_rng(run: Run, states: list[dict[str, Any]]) -> list[str]:
+    if len(states) == run.world.size:
+        return restore_rng(states[run.world.rank])
+    return [f"the checkpoint was written by {len(states)} processes, here are {run.world.size}: dropout starts anew"]

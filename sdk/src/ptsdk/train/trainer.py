@@ -1,0 +1,164 @@
+"""The one loop. It knows of steps, gradients and files, and nothing of any method."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from ptsdk.contracts.run import Run
+from ptsdk.errors import RunError
+from ptsdk.nn.batch import Batch
+from ptsdk.train.events import RunEventBus
+from ptsdk.train.memory import peak_memory_bytes
+from ptsdk.train.saving import Saver
+from ptsdk.train.signals import StopSignals
+from ptsdk.train.tally import Tally, Totals
+
+
+class Trainer:
+    """Drives a run to its end: ``Trainer(run, events, saver).fit()``."""
+
+    def __init__(self, run: Run, events: RunEventBus, saver: Saver) -> None:
+        self.run, self.events, self.saver = run, events, saver
+        self.train = run.job.train
+        self.parameters = [p for p in run.model.parameters() if p.requires_grad]
+        self.last: dict[str, float] = {}
+
+    def fit(self) -> dict[str, float]:
+        """Train, validate, save and report until the last step; the last value of each metric.
+
+        Raises:
+            RunError: a loss or gradient that is not finite, or a step without any weight.
+            Stopped: a signal came; the step was finished and saved.
+        """
+        error: BaseException | None = None
+        self.events.run_start(self.run)
+        self.events.model_ready(self.run)
+        try:
+            with StopSignals() as signals:
+                self._loop(signals)
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            self.events.run_end(self.run, error)
+        return self.last
+
+    def _loop(self, signals: StopSignals) -> None:
+        run, progress = self.run, self.run.progress
+        started = time.perf_counter()
+        for micro_batches in run.job.method.batches(run):
+            metrics = self._step(micro_batches)
+            progress.step += 1
+            self._report(metrics, time.perf_counter() - started)
+            last = progress.step >= run.total_steps
+            due = last or _every(self.train.validate_every, progress.step)
+            if due and run.validation_plan:
+                self._validate()
+            reason = self.events.should_stop(run, progress.step, self.last)
+            stop = run.strategy.broadcast((signals.received, reason))
+            if any(stop) or last or _every(self.train.save_every, progress.step):
+                self.saver.save(run, self.events)
+            signals.raise_if(stop[0])
+            if last or reason:
+                break
+            started = time.perf_counter()
+
+    def _step(self, micro_batches: Iterable[Batch]) -> dict[str, float]:
+        """Accumulate gradients of sums, divide once by the weight of the whole step, update."""
+        run = self.run
+        tally = Tally(run.world.device)
+        run.model.train()
+        for batch in micro_batches:
+            batch = batch.to(run.world.device)
+            output = run.job.method.loss(run, batch)
+            (output.sum if batch.live else output.sum * 0).backward()  # type: ignore[no-untyped-call]
+            tally.add(output, batch)
+        totals = tally.reduce(run.strategy.all_reduce)
+        if not totals.weight:
+            raise RunError(f"step {run.progress.step + 1}: no token of the batch carries loss")
+        grad_norm = float(run.strategy.grad_norm(self.parameters)) / totals.weight
+        self._refuse_nonfinite(totals, grad_norm)
+        scale_gradients(self.parameters, 1 / totals.weight, grad_norm, self.train.clip_grad_norm)
+        lr = set_learning_rate(run)
+        run.optimizer.step()
+        run.optimizer.zero_grad(set_to_none=True)
+        run.progress.tokens_total += totals.tokens
+        return {**totals.means(), "grad_norm": grad_norm, "lr": lr, **_counts(totals)}
+
+    def _refuse_nonfinite(self, totals: Totals, grad_norm: float) -> None:
+        loss = totals.means()["loss"]
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise RunError(
+                f"step {self.run.progress.step + 1}: loss {loss}, gradient norm {grad_norm}; the weights were not "
+                f"touched. Lower optimizer.lr, or look at the rows with `ptsdk data`"
+            )
+
+    def _report(self, metrics: dict[str, float], seconds: float) -> None:
+        progress = self.run.progress
+        row = {
+            "step": progress.step,
+            "epoch": self.run.train_plan.epochs_done(progress),
+            **metrics,
+            "tokens_total": progress.tokens_total,
+            "tokens_per_second": metrics["tokens"] / seconds,
+            "step_seconds": seconds,
+            "peak_memory_bytes": peak_memory_bytes(self.run.world.device),
+        }
+        self.last.update(row)
+        self.events.step(self.run, progress.step, row)
+
+    def _validate(self) -> None:
+        """One pass over the validation data: token-weighted means, named ``val/...``."""
+        means = validate(self.run)
+        self.last.update(means)
+        row = {"step": self.run.progress.step, "epoch": self.run.train_plan.epochs_done(self.run.progress), **means}
+        self.events.validation(self.run, self.run.progress.step, row)
+
+
+def validate(run: Run) -> dict[str, float]:
+    """``{"val/loss": ..., "val/<metric>": ...}`` over all validation data, in the mode of serving."""
+    tally = Tally(run.world.device)
+    run.model.eval()
+    with torch.no_grad():
+        for indices in run.validation_plan:
+            batch = run.job.method.micro_batch(run, run.validation_data, indices).to(run.world.device)
+            tally.add(run.job.method.validation_loss(run, batch), batch)
+    run.model.train()
+    return {f"val/{name}": value for name, value in tally.reduce(run.strategy.all_reduce).means().items()}
+
+
+def scale_gradients(
+    parameters: Iterable[nn.Parameter], factor: float, grad_norm: float, max_norm: float | None
+) -> None:
+    """Multiply every gradient by ``factor`` and clip, in one pass.
+
+    Args:
+        parameters: what trains.
+        factor: one over the weight of the step.
+        grad_norm: the 2-norm *after* ``factor``.
+        max_norm: gradients longer than this are shortened to it, as ``clip_grad_norm_`` does.
+    """
+    clip = 1.0 if max_norm is None else min(1.0, max_norm / (grad_norm + 1e-6))
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    torch._foreach_mul_(gradients, factor * clip)
+
+
+def set_learning_rate(run: Run) -> float:
+    """Scale each group's peak learning rate by the schedule; the first group's is returned."""
+    factor = run.job.schedule.factor(run.progress.step, run.total_steps)
+    for group in run.optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+    return float(run.optimizer.param_groups[0]["lr"])
+
+
+def _counts(totals: Totals) -> dict[str, float]:
+    return {"tokens": totals.tokens, "supervised_tokens": totals.supervised_tokens}
+
+
+def _every(interval: int | None, step: int) -> bool:
+    return interval is not None and step % interval == 0

@@ -1,0 +1,75 @@
+"""Full tensors by parameter name, made or read one at a time: what a strategy loads from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ptsdk.contracts.adapter import Adapter
+from ptsdk.contracts.checkpoint import Checkpoint
+from ptsdk.contracts.model import ModelFamily
+from ptsdk.nn.causal_lm import CausalLM
+
+
+class LazyTensors(Mapping[str, Tensor]):
+    """A mapping that makes each tensor when it is asked for."""
+
+    def __init__(self, names: list[str], read: Callable[[str], Tensor]) -> None:
+        self._names, self._read = names, read
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def build_on_meta(family: ModelFamily, config: dict[str, Any], dtype: torch.dtype) -> CausalLM:
+    """The module without storage, every parameter in ``dtype``."""
+    with torch.device("meta"):
+        return family.build(config).to(dtype)
+
+
+def resolve_dtype(wish: str, device: torch.device) -> torch.dtype:
+    """``auto``: bfloat16 where the accelerator computes in it, float32 on a CPU."""
+    if wish == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wish]
+
+
+def adapter_names(adapter: Adapter, model: CausalLM) -> list[str]:
+    """The parameters that the adapter added."""
+    return [name for name, _ in model.named_parameters() if adapter.own(name)]
+
+
+def base_tensors(model: CausalLM, adapter: Adapter, checkpoint: Checkpoint | None, seed: int) -> LazyTensors:
+    """Every parameter but the adapter's own: from the checkpoint, or made from the seed."""
+    names = [name for name, _ in model.named_parameters() if not adapter.own(name)]
+    if checkpoint is None:
+        return initial_tensors(model, names, seed)
+    check_names(model, names, checkpoint)
+    return LazyTensors(names, checkpoint.tensor)
+
+
+def initial_tensors(model: CausalLM, names: list[str], seed: int) -> LazyTensors:
+    """A model from scratch: each weight is a function of the seed and its name alone."""
+
+    def make(name: str) -> Tensor:
+        weight = torch.empty(model.get_parameter(name).shape)
+        model.init_weight(name, weight, seeded(seed, name))
+        return weight
+
+    return LazyTensors(names, make)
+
+
+def seeded(seed: int, name: str) -> torch.Generator:
+    """A generator of its own for each (seed, name)."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

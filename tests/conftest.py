@@ -1,0 +1,76 @@
+"""Small real jobs for the cross-package tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+WORDS = "the model reads one row and learns what comes after every word of it".split()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread a process: tests run side by side, and sums keep one order."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """40 prompt/completion rows of uneven length."""
+    path = tmp_path / "train.jsonl"
+    with path.open("w") as file:
+        for i in range(40):
+            prompt = " ".join(WORDS[(i + j) % len(WORDS)] for j in range(1 + i % 5)) + "? "
+            completion = " ".join(WORDS[(i * 3 + j) % len(WORDS)] for j in range(1 + (i * 7) % 6))
+            file.write(json.dumps({"prompt": prompt, "completion": completion}) + "\n")
+    return path
+
+
+@pytest.fixture
+def job(tmp_path: Path, rows: Path) -> dict[str, Any]:
+    """A job on the built-in components alone; change what a test is about."""
+    return {
+        "api": 1,
+        "model": {"use": "tiny", "config": {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}},
+        "tokenizer": {"use": "bytes"},
+        "data": {"train": {"use": "instruct", "path": str(rows)}, "max_length": 96},
+        "method": "sft",
+        "optimizer": {"use": "adamw", "lr": 1e-2},
+        "loggers": ["jsonl"],
+        "train": {"steps": 6, "batch_size": 8, "micro_batch_size": 4, "seed": 3},
+        "output_dir": str(tmp_path / "run"),
+    }
+
+
+WriteJob = Callable[[dict[str, Any]], Path]
+
+
+@pytest.fixture
+def write_job(tmp_path: Path) -> WriteJob:
+    """Write a job beside its data and return its path."""
+
+    def write(job: dict[str, Any], name: str = "job.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(job))
+        return path
+
+    return write
+
+
+def ptsdk(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "ptsdk", *args], capture_output=True, text=True, env={**os.environ, **env}, timeout=300
+    )
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

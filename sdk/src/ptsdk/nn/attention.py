@@ -42,8 +42,9 @@ class Documents:
     def __call__(
         self, layer: int, q_NHE: Tensor, k_NKE: Tensor, v_NKE: Tensor, *, scale: float, window: int | None = None
     ) -> Tensor:
+        """See ``Attend``."""
         out = []
-        for q, k, v in zip(*(t.split(self.seq_lens) for t in (q_NHE, k_NKE, v_NKE)), strict=True):
+        for q, k, v in zip(*(torch.split(t, list(self.seq_lens)) for t in (q_NHE, k_NKE, v_NKE)), strict=True):
             q, k, v = (t.transpose(0, 1).unsqueeze(0) for t in (q, k, v))  # [1, heads, n, E]
             out.append(causal(q, k, v, scale, window).squeeze(0).transpose(0, 1))
         return torch.cat(out)
@@ -59,8 +60,16 @@ def causal(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) ->
     for start in range(0, n, window):
         end, first = min(start + window, n), max(0, start - window + 1)
         mask = band_mask(start, end, first, window, q.device)
-        bands.append(sdpa(q[:, :, start:end], k[:, :, first:end], v[:, :, first:end],
-                          attn_mask=mask, scale=scale, enable_gqa=grouped))
+        bands.append(
+            sdpa(
+                q[:, :, start:end],
+                k[:, :, first:end],
+                v[:, :, first:end],
+                attn_mask=mask,
+                scale=scale,
+                enable_gqa=grouped,
+            )
+        )
     return torch.cat(bands, dim=2)
 
 

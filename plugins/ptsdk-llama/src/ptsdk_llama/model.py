@@ -1,0 +1,107 @@
+"""Llama (arXiv:2302.13971, 2307.09288, 2407.21783): config, model, family.
+
+N tokens, D width, V vocabulary. Parameters bear the names of Hugging Face checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from ptsdk.contracts.model import ModelFamily
+from ptsdk.nn.attention import Attend
+from ptsdk.nn.config import RotaryConfig
+from ptsdk.nn.decoder import Decoder, DecoderLM, PreNormBlock
+from ptsdk.nn.mlp import GatedMLP
+from ptsdk.nn.norm import RMSNorm
+from ptsdk.nn.rope import rotations
+from ptsdk.nn.self_attention import SelfAttention
+
+
+class LlamaConfig(RotaryConfig):
+    """config.json of a LlamaForCausalLM, with the defaults of transformers."""
+
+    architectures: tuple[str, ...] = ("LlamaForCausalLM",)
+    model_type: Literal["llama"] = "llama"
+    vocab_size: PositiveInt = 32_000
+    hidden_size: PositiveInt = 4096
+    intermediate_size: PositiveInt = 11_008
+    num_hidden_layers: PositiveInt = 32
+    num_attention_heads: PositiveInt = 32
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    hidden_act: Literal["silu"] = "silu"
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    pretraining_tp: int | None = None
+
+
+class LlamaForCausalLM(DecoderLM):
+    """Pre-norm blocks of grouped-query attention and SwiGLU, one rotation for all of them."""
+
+    settings: LlamaConfig
+
+    def __init__(self, settings: LlamaConfig, config: Mapping[str, Any]) -> None:
+        width, eps = settings.hidden_size, settings.rms_norm_eps
+        blocks = (block(settings, layer) for layer in range(settings.num_hidden_layers))
+        decoder = Decoder(nn.Embedding(settings.vocab_size, width), blocks, RMSNorm(width, eps))
+        super().__init__(settings, config, decoder)
+
+    def hidden_states(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """[N], [N] -> [N, D]."""
+        embedded = self.model.embed_tokens(tokens)
+        inv_freq = self.settings.rope_parameters.inverse_frequencies(self.head_dim, tokens.device)
+        rope = rotations(positions, inv_freq, embedded.dtype)
+        hidden: Tensor = self.model(embedded, [rope] * self.num_layers, attend)
+        return hidden
+
+
+def block(settings: LlamaConfig, layer: int) -> PreNormBlock:
+    """The block at index ``layer``."""
+    attention = SelfAttention(
+        layer,
+        settings.hidden_size,
+        settings.num_attention_heads,
+        settings.kv_heads,
+        settings.head_size,
+        bias=settings.attention_bias,
+        out_bias=settings.attention_bias,
+    )
+    mlp = GatedMLP(settings.hidden_size, settings.intermediate_size, silu, bias=settings.mlp_bias)
+    return PreNormBlock(attention, mlp, settings.hidden_size, settings.rms_norm_eps)
+
+
+class Llama(ModelFamily):
+    """The ``llama`` family."""
+
+    architectures = ("LlamaForCausalLM",)
+
+    def build(self, config: dict[str, Any]) -> LlamaForCausalLM:
+        """See ``ModelFamily.build``."""
+        return LlamaForCausalLM(LlamaConfig.read(config), config)
+
+    def full_config(self, config: dict[str, Any]) -> dict[str, Any]:
+        """See ``ModelFamily.full_config``."""
+        return LlamaConfig.complete(config)
+
+    def tiny_config(self) -> dict[str, Any]:
+        """See ``ModelFamily.tiny_config``."""
+        rope = {"rope_type": "llama3", "rope_theta": 10_000.0, "factor": 4.0, "low_freq_factor": 1.0}
+        rope |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+        return {
+            "vocab_size": 320,
+            "hidden_size": 24,
+            "intermediate_size": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "max_position_embeddings": 128,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "rope_parameters": rope,
+        }

@@ -1,0 +1,58 @@
+"""Grouped-query self-attention: projections around the ``Attend`` seam."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ptsdk.nn.attention import Attend
+from ptsdk.nn.rope import Rope, rotate
+
+
+class SelfAttention(nn.Module):
+    """Project, rotate, attend, project (arXiv:1706.03762; grouped keys arXiv:2305.13245).
+
+    A family whose attention differs overrides ``project``.
+
+    Args:
+        layer: index of the block, which ``Attend`` gets (caches are kept by it).
+        width: D, of the hidden states.
+        heads, kv_heads: H and K; H is a multiple of K.
+        head_dim: E, which need not be D / H.
+        scale: what scores are multiplied by; ``E ** -0.5`` where None.
+        window: how many tokens a query sees, itself included; None for all before it.
+        bias, out_bias: whether q, k, v, and the output projection, have one.
+    """
+
+    def __init__(
+        self,
+        layer: int,
+        width: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        *,
+        scale: float | None = None,
+        window: int | None = None,
+        bias: bool = False,
+        out_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.layer, self.head_dim, self.window = layer, head_dim, window
+        self.scale = head_dim**-0.5 if scale is None else scale
+        self.q_proj = nn.Linear(width, heads * head_dim, bias=bias)
+        self.k_proj = nn.Linear(width, kv_heads * head_dim, bias=bias)
+        self.v_proj = nn.Linear(width, kv_heads * head_dim, bias=bias)
+        self.o_proj = nn.Linear(heads * head_dim, width, bias=out_bias)
+
+    def project(self, x_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [N, H, E], keys [N, K, E] and values [N, K, E] before rotation."""
+        per_head = (len(x_ND), -1, self.head_dim)
+        return self.q_proj(x_ND).view(per_head), self.k_proj(x_ND).view(per_head), self.v_proj(x_ND).view(per_head)
+
+    def forward(self, x_ND: Tensor, rope: Rope, attend: Attend) -> Tensor:
+        """[N, D] -> [N, D]."""
+        q_NHE, k_NKE, v_NKE = self.project(x_ND)
+        q_NHE, k_NKE = rotate(q_NHE, rope), rotate(k_NKE, rope)
+        mixed_NHE = attend(self.layer, q_NHE, k_NKE, v_NKE, scale=self.scale, window=self.window)
+        out: Tensor = self.o_proj(mixed_NHE.flatten(1))
+        return out

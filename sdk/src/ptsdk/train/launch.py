@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ptsdk.checkpoint.environment import model_fingerprint
 from ptsdk.checkpoint.export import export_model
-from ptsdk.checkpoint.files import write_json
-from ptsdk.checkpoint.lock import lock_differences, make_lock
+from ptsdk.checkpoint.files import atomic_file, atomic_folder, write_json
+from ptsdk.checkpoint.lock import lock_differences, lock_notes, make_lock, schedule_unchanged
 from ptsdk.checkpoint.run_dir import RunDir
-from ptsdk.checkpoint.state import load_checkpoint
+from ptsdk.checkpoint.state import CheckpointContents, load_checkpoint
+from ptsdk.contracts.dataset import Dataset
 from ptsdk.contracts.run import Run
-from ptsdk.errors import UserError
+from ptsdk.errors import Problem, UserError
 from ptsdk.job.job import Job
 from ptsdk.registry import Registry
 from ptsdk.train.assemble import assemble
@@ -23,6 +30,8 @@ def run_job(job: Job, registry: Registry, *, resume: bool = False, overwrite: bo
     """Train what ``job`` says and export the result. Nothing is written before the job is sound.
 
     Args:
+        job: from ``load_job``.
+        registry: what is installed.
         resume: continue from the newest intact checkpoint.
         overwrite: discard what an earlier run left in the output directory.
 
@@ -34,4 +43,89 @@ def run_job(job: Job, registry: Registry, *, resume: bool = False, overwrite: bo
     run_dir = RunDir(job.output_dir)
     run_dir.check(resume=resume, overwrite=overwrite)
     run = assemble(job, registry)
-    ...
+    events = RunEventBus([*job.loggers, *job.callbacks] if run.world.is_main else [])
+    lock = lock_of(run)
+    with run_dir.claim(resume=resume, overwrite=overwrite):
+        if resume:
+            resume_from(run, events, run_dir, lock)
+        write_inputs(run_dir, job, lock)
+        metrics = Trainer(run, events, Saver(run_dir, job.train.keep_last)).fit()
+        export(run, run_dir)
+    run.strategy.close()
+    return RunResult(run_dir.path, run_dir.final, run.progress.step, metrics)
+
+
+def lock_of(run: Run) -> dict[str, Any]:
+    """The content of lock.json."""
+    job = run.job
+
+    def fingerprints(datasets: Iterable[Dataset]) -> list[str]:
+        return [dataset.fingerprint(job.base) for dataset in datasets]
+
+    return make_lock(
+        job,
+        job.resolved(),
+        data={"train": fingerprints(job.data.train), "validation": fingerprints(job.data.validation)},
+        model=model_fingerprint(run.checkpoint.path) if run.checkpoint else None,
+        tokenizer=run.tokenizer,
+        total_steps=run.total_steps,
+        seed=job.train.seed,
+        world=run.world,
+    )
+
+
+def write_inputs(run_dir: RunDir, job: Job, lock: Mapping[str, Any]) -> None:
+    """job.yaml as given, and what it came to."""
+    with atomic_file(run_dir.job_file) as partial:
+        partial.write_text(job.text, encoding="utf-8")
+    write_json(run_dir.lock_file, lock)
+
+
+def resume_from(run: Run, events: RunEventBus, run_dir: RunDir, lock: Mapping[str, Any]) -> None:
+    """Put ``run`` where its newest intact checkpoint left it.
+
+    Raises:
+        UserError: this job would not continue the same training; each difference is named.
+    """
+    folder, warnings = run_dir.newest_intact()
+    if folder is None:
+        warnings.append(f"{run_dir.path} has no checkpoint yet: starting from the beginning")
+    else:
+        contents = load_checkpoint(folder)
+        old = json.loads(run_dir.lock_file.read_text(encoding="utf-8"))
+        warnings += lock_notes(old, lock)
+        refuse_differences(run, contents, old, lock)
+        warnings += restore(run, events, contents)
+    run_dir.truncate_metrics(run.progress.step)
+    for warning in warnings:
+        print(f"ptsdk: {warning}", file=sys.stderr)
+
+
+def refuse_differences(
+    run: Run, contents: CheckpointContents, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> None:
+    """Stop where the checkpoint is of another training than ``new`` describes."""
+    extends = schedule_unchanged(run.job.schedule, contents.step, old["total_steps"], new["total_steps"])
+    if differences := lock_differences(old, new, steps_may_change=extends):
+        raise UserError(
+            *(Problem(line) for line in differences),
+            Problem(
+                "this job is not the one the checkpoints are of",
+                hint="resume with the job as it was, or start anew in another output_dir (or with --overwrite)",
+            ),
+        )
+
+
+def export(run: Run, run_dir: RunDir) -> None:
+    """``final/``: a model that transformers loads, or an adapter that PEFT loads."""
+    own = adapter_names(run.job.adapter, run.model)
+    tensors = run.strategy.gather(run.model, own or [name for name, _ in run.model.named_parameters()])
+    if not run.world.is_main:
+        return
+    if own:
+        with atomic_folder(run_dir.final, replace=True) as partial:
+            run.job.adapter.save(tensors, partial, run.job.model.path)
+            run.tokenizer.save(partial)
+    else:
+        generation = run.checkpoint.generation_config() if run.checkpoint else {}
+        export_model(run_dir.final, tensors, run.config, run.tokenizer, generation)

@@ -1,0 +1,60 @@
+"""``ptsdk run JOB [overrides]``: train."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ptsdk.cli.main import CliContext
+
+
+@click.command()
+@click.argument("job", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1)
+@click.option("--resume", is_flag=True, help="Continue from the newest intact checkpoint.")
+@click.option("--overwrite", is_flag=True, help="Discard what an earlier run left in output_dir.")
+@click.option("--nproc", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
+@click.pass_obj
+def run(
+    context: CliContext,
+    job: Path,
+    overrides: tuple[str, ...],
+    resume: bool,
+    overwrite: bool,
+    nproc: int,
+    as_json: bool,
+) -> None:
+    """Train what the file JOB says. OVERRIDES change it: optimizer.lr=1e-5 ~callbacks."""
+    if nproc > 1 and "WORLD_SIZE" not in os.environ:
+        sys.exit(start_processes(nproc))
+
+    from ptsdk.cli.output import print_json
+    from ptsdk.job import load_job
+    from ptsdk.train.launch import run_job
+
+    loaded = load_job(job, overrides, context.registry)
+    result = run_job(loaded, context.registry, resume=resume, overwrite=overwrite)
+    if as_json:
+        print_json(
+            {
+                "output_dir": str(result.output_dir),
+                "final_dir": str(result.final_dir),
+                "steps": result.steps,
+                "metrics": result.metrics,
+            }
+        )
+    else:
+        click.echo(f"done: {result.steps} steps, {result.final_dir}", err=True)
+
+
+def start_processes(nproc: int) -> int:
+    """The same command line once a process, joined by torchrun; its exit code."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
+    return subprocess.run([*command, "-m", "ptsdk", *sys.argv[1:]], check=False).returncode

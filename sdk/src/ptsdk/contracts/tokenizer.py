@@ -24,6 +24,8 @@ class Tokenizer(ABC):
     """Whether ``encode`` with ``special=True`` puts ``bos_id`` in front."""
     chat_template: str | None
     """Jinja source as in tokenizer_config.json, None where the model has none."""
+    tool_template: str | None = None
+    """The template for conversations with tools, where the model has one of its own."""
     special_tokens: dict[str, str]
     """``{"bos_token": "<s>", ...}``: what a chat template may refer to."""
 
@@ -51,6 +53,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the files that transformers' AutoTokenizer reads into ``folder``."""
+
+    def set_chat_template(self, template: str) -> None:
+        """Use ``template`` for every conversation, and save it."""
+        self.chat_template, self.tool_template = template, None
 
     def fingerprint(self) -> str:
         """A hash of everything that decides ids: equal fingerprints, equal tokens."""

@@ -1,0 +1,166 @@
+"""The row formats of the field, each turned into the examples of an objective."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ptsdk.contracts.dataset import Dataset
+from ptsdk.contracts.tokenizer import Tokenizer
+from ptsdk.data import messages as shapes
+from ptsdk.data import rows as files
+from ptsdk.data.example import BadRow, Document, Example, Row
+from ptsdk.data.masking import TrainOn, mask_messages, shared
+from ptsdk.data.templates import render
+from ptsdk.errors import UserError
+
+
+class FileDataset(Dataset):
+    """Rows of data files. A subclass says what example a row makes."""
+
+    path: str = Field(description="a file, folder, glob or URL: JSONL, JSON, CSV, Parquet, hf://datasets/org/name")
+    columns: dict[str, str] = Field(default_factory=dict, description="column expected -> column of the file")
+    split: str | None = Field(None, description="split of an hf:// data set; train by default")
+    limit: int | None = Field(None, gt=0, description="read only so many rows, the first ones")
+
+    def rows(self, base: Path) -> Iterator[Row]:
+        """The rows, columns renamed; see the contract."""
+        for row in islice(files.read(self.path, base, self.split), self.limit):
+            yield files.rename(row, self.columns)
+
+    def files(self, base: Path) -> list[files.DataFile]:
+        """The local or remote files that will be read, without reading them.
+
+        Raises:
+            UserError: there are none.
+        """
+        return [] if self.path.startswith(files.HUB) else files.locate(self.path, base)
+
+    def fingerprint(self, base: Path) -> str:
+        """SHA-256 of the content; neither names nor places of files matter."""
+        return files.fingerprint(self.path, base, self.split)
+
+    @abstractmethod
+    def encode(self, row: Row, tokenizer: Tokenizer) -> Example:
+        """See the contract."""
+
+
+class Chat(FileDataset):
+    """``{messages: [{role, content, tool_calls?}], tools?}`` or ShareGPT's ``{conversations}``."""
+
+    train_on: TrainOn = Field("assistant", description="assistant: every reply; last: the last reply; all: every token")
+    template_options: dict[str, Any] = Field(default_factory=dict, description="variables of the chat template")
+
+    def encode(self, row: Row, tokenizer: Tokenizer) -> Example:
+        """The conversation as its template renders it, loss on the assistant's tokens."""
+        messages = shapes.conversation(row.values)
+        tools = shapes.tools_of(row.values)
+        return _one(mask_messages(tokenizer, messages, tools, self.train_on, **self.template_options))
+
+
+class Instruct(FileDataset):
+    """``{prompt, completion}``, strings or messages, or Alpaca's ``{instruction, input, output}``."""
+
+    def encode(self, row: Row, tokenizer: Tokenizer) -> Example:
+        """Prompt and completion, loss on the completion and its end."""
+        prompt, completion = shapes.prompt_completion(row.values)
+        return _one(answer(tokenizer, prompt, completion, shapes.tools_of(row.values)))
+
+
+class Text(FileDataset):
+    """``{text}``: exactly the ids that the tokenizer gives, all of them supervised."""
+
+    def encode(self, row: Row, tokenizer: Tokenizer) -> Example:
+        """The ids of the text; no EOS is added that the tokenizer does not add."""
+        if "text" not in row.values:
+            raise BadRow(f"expected a column `text`, found {', '.join(map(str, row.values)) or 'none'}")
+        ids = tokenizer.encode(shapes.text(row.values["text"], "text"))
+        return _one(Document(tuple(ids), (True,) * len(ids)))
+
+
+class Preference(FileDataset):
+    """``{prompt, chosen, rejected}``: strings, messages, or two conversations that begin alike."""
+
+    def encode(self, row: Row, tokenizer: Tokenizer) -> Example:
+        """Two documents, chosen first, loss on what follows the prompt."""
+        pair = shapes.preference(row.values)
+        tools = shapes.tools_of(row.values)
+        chosen, rejected = (answer(tokenizer, pair.prompt, text, tools) for text in (pair.chosen, pair.rejected))
+        return Example((chosen, rejected))
+
+
+class Binary(FileDataset):
+    """``{prompt, completion, label}``: whether the completion is wanted."""
+
+    def encode(self, row: Row, tokenizer: Tokenizer) -> Example:
+        """One document, its label in ``extras``."""
+        prompt, completion = shapes.prompt_completion(row.values)
+        label = row.values.get("label")
+        if not isinstance(label, bool) and label not in (0, 1):
+            raise BadRow(f"`label` must be true or false, found {label!r}")
+        document = answer(tokenizer, prompt, completion, shapes.tools_of(row.values))
+        return Example((document,), {"label": bool(label)})
+
+
+class Prompts(FileDataset):
+    """``{prompt, ...}`` for methods that generate; every column reaches the rewards."""
+
+    template_options: dict[str, Any] = Field(default_factory=dict, description="variables of the chat template")
+
+    def encode(self, row: Row, tokenizer: Tokenizer) -> Example:
+        """The prompt, ready to be continued, and the whole row in ``extras``."""
+        prompt = shapes.prompt(row.values)
+        ids = prompt_ids(tokenizer, prompt, shapes.tools_of(row.values), **self.template_options)
+        return Example((Document(tuple(ids), (False,) * len(ids)),), {"row": dict(row.values)})
+
+
+def answer(
+    tokenizer: Tokenizer, prompt: shapes.Text, completion: shapes.Text, tools: list[Any] | None = None
+) -> Document:
+    """A prompt and what answers it, loss on the answer and its end.
+
+    With a chat template it alone decides the ids. Without one they are those of the two texts
+    joined, which is what the model meets, then EOS; where a token reaches over the joint it is the
+    answer's, as in TRL's prompt-completion data.
+
+    Raises:
+        BadRow: the row does not fit the tokenizer, or nothing of it carries loss.
+    """
+    if tokenizer.chat_template is not None:
+        before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        after = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
+        return mask_messages(tokenizer, [*before, *after], tools, start=len(before))
+    if not isinstance(prompt, str) or not isinstance(completion, str):
+        raise BadRow("these are messages, but the tokenizer has no chat template; set tokenizer.chat_template")
+    if tokenizer.eos_id is None:
+        raise UserError("the tokenizer has neither a chat template nor an EOS token, so no completion would end")
+    ids = tokenizer.encode(prompt + completion)
+    if ids[-1:] != [tokenizer.eos_id]:
+        ids.append(tokenizer.eos_id)
+    head = shared(tokenizer.encode(prompt), ids)
+    return Document(tuple(ids), (False,) * head + (True,) * (len(ids) - head))
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: shapes.Text, tools: list[Any] | None = None, **options: Any) -> list[int]:
+    """Ids to generate from: rendered up to the assistant's turn, or just the text's.
+
+    Raises:
+        BadRow: messages, and no chat template to render them with.
+    """
+    if tokenizer.chat_template is not None:
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        text = render(tokenizer, messages, tools, add_generation_prompt=True, **options).text
+        return tokenizer.encode(text, special=False)
+    if not isinstance(prompt, str):
+        raise BadRow("these are messages, but the tokenizer has no chat template; set tokenizer.chat_template")
+    ids = tokenizer.encode(prompt)
+    return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_id else ids
+
+
+def _one(document: Document) -> Example:
+    return Example((document,))

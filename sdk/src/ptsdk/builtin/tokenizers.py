@@ -1,0 +1,80 @@
+"""The tokenizers of core: what the model brings, what a folder holds, or bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ptsdk.contracts.tokenizer import Tokenizer, TokenizerSource
+from ptsdk.data.tokenizers import ByteTokenizer, from_folder
+from ptsdk.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from ptsdk.contracts.checkpoint import Checkpoint
+
+TEMPLATE = "a Jinja file that replaces the tokenizer's chat template"
+
+
+class Auto(TokenizerSource):
+    """``tokenizer: {path: folder}``, or the model's own where there is no path."""
+
+    path: str | None = Field(
+        None, description="a folder with tokenizer.json or tokenizer.model; the model's by default"
+    )
+    chat_template: str | None = Field(None, description=TEMPLATE)
+
+    def load(self, model: Checkpoint | None, base: Path) -> Tokenizer:
+        """See the contract."""
+        tokenizer = self._find(model, base)
+        if self.chat_template is None:
+            return tokenizer
+        return with_template(tokenizer, read_template(base / Path(self.chat_template).expanduser()))
+
+    def _find(self, model: Checkpoint | None, base: Path) -> Tokenizer:
+        if self.path is not None:
+            folder = base / Path(self.path).expanduser()
+            if not folder.is_dir():
+                hint = "name a local folder; without a path the model's tokenizer is used"
+                raise UserError(Problem(f"no such folder: {self.path}", hint, path="tokenizer.path"))
+            tokenizer = from_folder(folder)
+            where = str(folder)
+        else:
+            tokenizer = model.tokenizer() if model is not None else None
+            where = str(model.path) if model is not None else "the job"
+        if tokenizer is None:
+            hint = "set tokenizer.path to a folder with a tokenizer.json, or `tokenizer: {use: bytes}`"
+            raise UserError(Problem(f"{where} brings no tokenizer", hint, path="tokenizer"))
+        return tokenizer
+
+
+class Bytes(TokenizerSource):
+    """UTF-8 bytes, and <bos>, <eos>, <pad>: 259 ids, no files."""
+
+    chat_template: str | None = Field(None, description=TEMPLATE)
+
+    def load(self, model: Checkpoint | None, base: Path) -> Tokenizer:
+        """See the contract."""
+        if self.chat_template is None:
+            return ByteTokenizer()
+        return ByteTokenizer(read_template(base / Path(self.chat_template).expanduser()))
+
+
+def read_template(path: Path) -> str:
+    """The text of a chat template's file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = Problem(f"the chat template cannot be read: {error}", file=str(path), path="tokenizer.chat_template")
+        raise UserError(problem) from error
+
+
+def with_template(tokenizer: Tokenizer, template: str) -> Tokenizer:
+    """The tokenizer with another chat template; it was made for this run, so it is changed in place."""
+    tokenizer.set_chat_template(template)
+    return tokenizer

@@ -1,0 +1,286 @@
+"""Rows of data files: JSONL, JSON, CSV and Parquet, local or remote, and data sets of a hub."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ptsdk.data.example import Row
+from ptsdk.errors import Problem, UserError
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+HUB = "hf://datasets/"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file, read through fsspec. ``name`` is what messages call it."""
+
+    url: str
+    name: str
+
+    @property
+    def suffix(self) -> str:
+        """The format: its suffix, below any of compression."""
+        parts = [f".{part}" for part in self.name.lower().rsplit("/", 1)[-1].split(".")[1:]]
+        return next((part for part in reversed(parts) if part not in COMPRESSED), "")
+
+    def open(self) -> IO[bytes]:
+        """The bytes, decompressed."""
+        import fsspec
+
+        stream: IO[bytes] = fsspec.open(self.url, "rb", compression="infer").open()
+        return stream
+
+
+def locate(path: str, base: Path) -> list[DataFile]:
+    """The data files that ``path`` names: a file, a folder, a glob, or an fsspec URL of any of them.
+
+    Raises:
+        UserError: there is none, or one of a format that is not read.
+    """
+    files = _remote(path) if "://" in path else _local(path, base)
+    if not files:
+        raise UserError(Problem(f"no data file matches {path}", f"a file must end in {', '.join(SUFFIXES)}"))
+    for file in files:
+        if file.suffix not in SUFFIXES:
+            raise UserError(Problem(f"cannot read {file.suffix or 'a file without suffix'}", _known(), file.name))
+    return files
+
+
+def _local(path: str, base: Path) -> list[DataFile]:
+    target = base / Path(path).expanduser()
+    if target.is_file():
+        found = [target]
+    elif target.is_dir():
+        found = sorted(p for p in target.rglob("*") if p.is_file() and DataFile("", p.name).suffix in SUFFIXES)
+    else:
+        anchor = Path(target.anchor)
+        found = sorted(p for p in anchor.glob(str(target.relative_to(anchor))) if p.is_file()) if _is_glob(path) else []
+    if not found and not _is_glob(path):
+        what = "the folder holds no data file" if target.is_dir() else "no such file"
+        raise UserError(
+            Problem(what, "paths are relative to the job file" if not target.is_dir() else _known(), str(target))
+        )
+    return [DataFile(str(p), str(p)) for p in found]
+
+
+def _remote(path: str) -> list[DataFile]:
+    import fsspec
+
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(path)
+        names = filesystem.glob(inner) if _is_glob(path) else [inner]
+        if not _is_glob(path) and filesystem.isdir(inner):
+            names = [name for name in filesystem.find(inner) if DataFile("", name).suffix in SUFFIXES]
+        urls = [filesystem.unstrip_protocol(name) for name in sorted(names) if filesystem.isfile(name)]
+    except (ImportError, ValueError) as error:
+        raise UserError(f"cannot open {path}: {error}", hint="install the fsspec package of this protocol") from error
+    except OSError as error:
+        raise UserError(f"cannot open {path}: {error}") from error
+    return [DataFile(url, url) for url in urls]
+
+
+def _is_glob(path: str) -> bool:
+    return any(char in path for char in "*?[")
+
+
+def _known() -> str:
+    return f"known are {', '.join(SUFFIXES)}, also compressed ({', '.join(COMPRESSED)})"
+
+
+def read(path: str, base: Path, split: str | None = None) -> Iterator[Row]:
+    """The rows at ``path``, in a fixed order.
+
+    Args:
+        path: a file, folder, glob or URL (see ``locate``), or ``hf://datasets/org/name[/config][:split]``.
+        base: what a relative path is relative to.
+        split: of a hub's data set; ``train`` by default.
+
+    Raises:
+        UserError: nothing there, or a line that cannot be read, named ``file:line``.
+    """
+    if path.startswith(HUB):
+        yield from _hub_rows(path, split)
+        return
+    if split is not None:
+        raise UserError(f"`split` is for {HUB} data sets; {path} has none", hint="name the file of the split")
+    for file in locate(path, base):
+        yield from read_file(file)
+
+
+def read_file(file: DataFile) -> Iterator[Row]:
+    """The rows of one file. Lines count from 1; a Parquet row counts as a line."""
+    readers = {".csv": _csv, ".tsv": _csv, ".parquet": _parquet, ".json": _json}
+    try:
+        with file.open() as stream:
+            yield from readers.get(file.suffix, _jsonl)(file, stream)
+    except OSError as error:
+        raise UserError(Problem(f"cannot be read: {error}", file=file.name)) from error
+
+
+def _lines(file: DataFile, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(stream, start=1):
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            problem = Problem(f"not UTF-8: {error.reason} at byte {error.start}", "", file.name, number)
+            raise UserError(problem) from error
+
+
+def _jsonl(file: DataFile, stream: IO[bytes]) -> Iterator[Row]:
+    for number, line in _lines(file, stream):
+        if line.strip():
+            yield _row(_parse(line, file, number), file, number)
+
+
+def _parse(line: str, file: DataFile, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        hint = "NUL bytes: the file was cut off while it was written" if "\0" in line else "one JSON object a line"
+        raise UserError(Problem(f"not JSON: {error.msg} (column {error.colno})", hint, file.name, number)) from error
+
+
+def _row(values: Any, file: DataFile, number: int) -> Row:
+    if not isinstance(values, dict):
+        raise UserError(Problem(f"a row must be an object, found {type(values).__name__}", "", file.name, number))
+    return Row(values, f"{file.name}:{number}")
+
+
+def _json(file: DataFile, stream: IO[bytes]) -> Iterator[Row]:
+    """A list of objects; or, as many data sets are shipped, one object a line."""
+    text = "".join(line for _, line in _lines(file, stream))
+    if not text.lstrip().startswith("["):
+        yield from _jsonl(file, io.BytesIO(text.encode()))
+        return
+    decoder = json.JSONDecoder()
+    at, number = text.index("[") + 1, 1 + text.count("\n", 0, text.index("["))
+    while True:
+        begin = _skip(text, at)
+        number += text.count("\n", at, begin)
+        if text[begin : begin + 1] == "]":
+            break
+        try:
+            values, at = decoder.raw_decode(text, begin)
+        except json.JSONDecodeError as error:
+            raise UserError(Problem(f"not JSON: {error.msg}", "", file.name, error.lineno)) from error
+        yield _row(values, file, number)
+        number += text.count("\n", begin, at)
+        begin, at = at, _skip(text, at)
+        number += text.count("\n", begin, at)
+        if text[at : at + 1] == ",":
+            at += 1
+        elif text[at : at + 1] != "]":
+            raise UserError(Problem("not JSON: expected `,` or `]`", "", file.name, number))
+    if text[begin + 1 :].strip():
+        raise UserError(Problem("not JSON: something follows the list", "", file.name, number))
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _csv(file: DataFile, stream: IO[bytes]) -> Iterator[Row]:
+    lines = (line for _, line in _lines(file, stream))
+    reader = csv.reader(lines, delimiter="\t" if file.suffix == ".tsv" else ",", strict=True)
+    begin = 1
+    header: list[str] | None = None
+    try:
+        for fields in reader:
+            if header is None:
+                header = _header(fields, file)
+            elif fields:
+                if len(fields) != len(header):
+                    problem = f"{len(fields)} fields, the header has {len(header)}"
+                    raise UserError(Problem(problem, "quote fields that hold the delimiter", file.name, begin))
+                yield Row(dict(zip(header, fields, strict=True)), f"{file.name}:{begin}")
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(Problem(f"not CSV: {error}", "", file.name, begin)) from error
+
+
+def _header(fields: list[str], file: DataFile) -> list[str]:
+    if len(set(fields)) != len(fields) or not all(fields):
+        raise UserError(Problem("column names must be there and differ", "", file.name, 1))
+    return fields
+
+
+def _parquet(file: DataFile, stream: IO[bytes]) -> Iterator[Row]:
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        for batch in parquet.ParquetFile(stream).iter_batches(batch_size=1024):
+            for values in batch.to_pylist():
+                number += 1
+                yield Row(values, f"{file.name}:{number}")
+    except pyarrow.ArrowException as error:
+        raise UserError(Problem(f"not Parquet: {error}", "", file.name, number + 1)) from error
+
+
+def _hub_dataset(path: str, split: str | None) -> Any:
+    import datasets
+
+    name, _, inner = path.removeprefix(HUB).partition(":")
+    if inner and split:
+        raise UserError(f"{path} names a split, and `split: {split}` another one")
+    org, _, rest = name.partition("/")
+    repo, _, config = rest.partition("/")
+    try:
+        return datasets.load_dataset(f"{org}/{repo}", config or None, split=inner or split or "train")
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"cannot load {path}: {error}", hint=f"{HUB}org/name[/config][:split]") from error
+
+
+def _hub_rows(path: str, split: str | None) -> Iterator[Row]:
+    for number, values in enumerate(_hub_dataset(path, split), start=1):
+        yield Row(values, f"{path}:{number}")
+
+
+def rename(row: Row, columns: Mapping[str, str]) -> Row:
+    """The row with ``columns`` (our name -> the file's) renamed; others keep their names.
+
+    Raises:
+        UserError: a column is not there.
+    """
+    if not columns:
+        return row
+    if missing := [theirs for theirs in columns.values() if theirs not in row.values]:
+        file, _, line = row.place.rpartition(":")
+        have = ", ".join(map(str, row.values))
+        problem = Problem(f"no column {', '.join(missing)}", f"there are: {have}", file, int(line or 1), "columns")
+        raise UserError(problem)
+    taken = set(columns.values())
+    kept = {k: v for k, v in row.values.items() if k not in taken and k not in columns}
+    return Row({ours: row.values[theirs] for ours, theirs in columns.items()} | kept, row.place)
+
+
+def fingerprint(path: str, base: Path, split: str | None = None) -> str:
+    """SHA-256 of what ``path`` holds, whatever the files are called and wherever they lie."""
+    digest = hashlib.sha256()
+    if path.startswith(HUB):
+        _hash_rows(digest, _hub_rows(path, split))
+        return digest.hexdigest()
+    for file in locate(path, base):
+        with file.open() as stream:
+            inner = hashlib.sha256()
+            while chunk := stream.read(1 << 20):
+                inner.update(chunk)
+        digest.update(inner.digest())
+    return digest.hexdigest()
+
+
+def _hash_rows(digest: Any, rows: Iterable[Row]) -> None:
+    for row in rows:
+        digest.update(json.dumps(row.values, sort_keys=True, default=str).encode())

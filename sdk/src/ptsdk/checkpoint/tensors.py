@@ -57,7 +57,7 @@ def read_header(path: Path) -> Header:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _malformed(path, f"its header is not what the format demands ({error!r})") from error
     if actual != 8 + length + end:
-        raise _malformed(path, f"expected {8 + length + end} bytes, but the file has {actual}")
+        raise _malformed(path, f"expected {8 + length + end} bytes, but the file has {actual} bytes")
     return Header(entries, metadata)
 
 
@@ -200,4 +200,6 @@ def _write(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str
     try:
         save_file(dict(tensors), path, metadata={"format": "pt", **metadata})
     except SafetensorError as error:
-        raise WriteError(f"cannot write {path}: {error}") from error
+        raise WriteError(
+            f"cannot write {path}: {error}\n    is the disk full? make room, or lower train.keep_last"
+        ) from error

@@ -192,13 +192,10 @@ def _switched_off(layers: list[LowRankLinear]) -> Iterator[None]:
 
 
 def _from_options(config: Mapping[str, Any]) -> LowRank:
-    rank, alpha, targets = config["r"], config["lora_alpha"], config["target_modules"]
     dora, rslora = bool(config.get("use_dora")), bool(config.get("use_rslora"))
-    options = {
-        "rank": rank,
-        "alpha": alpha * math.sqrt(rank) if dora and rslora else alpha,
-        "dropout": config.get("lora_dropout", 0.0),
-        "targets": targets if isinstance(targets, str) else tuple(targets),
-    }
     kind = Dora if dora else RsLora if rslora else Lora
-    return kind.model_validate(options)
+    options = {"rank": config["r"], "alpha": config["lora_alpha"], "targets": config["target_modules"]}
+    adapter = kind.model_validate({**options, "dropout": config.get("lora_dropout", 0.0)})
+    if dora and rslora:
+        return adapter.model_copy(update={"alpha": adapter.alpha * math.sqrt(adapter.rank)})
+    return adapter

@@ -73,14 +73,14 @@ class Hub(CheckpointSource):
             raise UserError(
                 f"{url}: no revision {revision}", hint="look at the branches and tags of the model"
             ) from error
-        except errors.HTTPError as error:  # type: ignore[attr-defined]  # of requests or httpx, by version
-            raise _failure(url, repository, error) from error
+        except errors.HFValidationError as error:
+            raise UserError(f"{url}: {error}", hint="the form is hf://org/name[@revision]") from error
         except errors.EntryNotFoundError as error:
             if os.environ.get("HF_HUB_OFFLINE", "0").upper() in {"1", "ON", "YES", "TRUE"}:
                 raise UserError(f"{url} is not in the cache, and HF_HUB_OFFLINE is set", hint="unset it") from error
-            raise HubFailure(f"{url} could not be fetched: {_root(error)}") from error
-        except OSError as error:
-            raise HubFailure(f"{url} could not be fetched: {error}") from error
+            raise _failure(url, repository, error) from error
+        except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # of requests or httpx, by version
+            raise _failure(url, repository, error) from error
         return Path(folder)
 
 
@@ -109,21 +109,19 @@ def _access(repository: str) -> str:
     return f"check the name; a private or gated model needs HF_TOKEN and access at https://huggingface.co/{repository}"
 
 
-def _failure(url: str, repository: str, error: Exception) -> UserError | HubFailure | RunError:
-    """What an HTTP status means: 401 and 403 are the user's, 5xx may pass."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
+def _failure(url: str, repository: str, error: BaseException) -> UserError | HubFailure | RunError:
+    """What an HTTP status means: 401 and 403 are the user's; 5xx, or no answer at all, may pass."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    statuses = [getattr(getattr(link, "response", None), "status_code", None) for link in chain]
+    status = next((number for number in statuses if number is not None), None)
     if status in (401, 403):
         return UserError(f"{url}: access denied (HTTP {status})", hint=_access(repository))
+    root = f"{type(chain[-1]).__name__}: {chain[-1]}".splitlines()[0]
     if status is None or status in TRANSIENT:
-        return HubFailure(f"{url} could not be fetched: {_root(error)}")
-    return RunError(f"{url} could not be fetched: HTTP {status}: {_root(error)}")
-
-
-def _root(error: BaseException) -> str:
-    """The first line of what was wrong to begin with."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+        return HubFailure(f"{url} could not be fetched: {root}")
+    return RunError(f"{url} could not be fetched: {root}")
 
 
 class Package(CheckpointSource):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ptsdk import hints
 from ptsdk.checkpoint.cache import verified
 from ptsdk.contracts.checkpoint import Checkpoint, CheckpointFormat, CheckpointSource
 from ptsdk.errors import UserError
@@ -131,6 +132,8 @@ def _unreadable(reference: Reference, path: Path, registry: Registry) -> UserErr
         return UserError(f"{reference.text} is a pickle, which is not opened", hint=CONVERT)
     if path.suffix == ".safetensors":
         return UserError(f"{reference.text} is one file of a checkpoint", hint=f"give its folder: {path.parent}")
+    if plugin := hints.provider("checkpoint-format", path.suffix.removeprefix(".")):
+        return UserError(f"no installed plugin reads the file {reference.text}", hint=f"pip install {plugin}")
     known = sorted({s or "a folder" for e in registry.formats() for s in getattr(e.spec, "suffixes", ())})
     return UserError(
         f"no installed plugin reads the file {reference.text}",

@@ -29,6 +29,7 @@ from ptsdk.errors import UserError
 
 FORMAT = 1
 MODEL, ADAPTER, OPTIMIZER, STATE = "model.safetensors", "adapter", "optimizer.safetensors", "state.json"
+LOCK = "lock.json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class CheckpointContents:
         adapter: the folder that ``Adapter.save`` wrote, for ``Adapter.load``.
         optimizer_state: as given to ``save_checkpoint``.
         state: as given to ``save_checkpoint``.
+        lock: the run's lock.json when it was saved, None where there was none.
     """
 
     step: int
@@ -48,6 +50,7 @@ class CheckpointContents:
     adapter: Path | None
     optimizer_state: dict[str, Any]
     state: dict[str, Any]
+    lock: dict[str, Any] | None
 
 
 def save_checkpoint(
@@ -81,7 +84,7 @@ def save_checkpoint(
         save_tensors(tensors, folder / OPTIMIZER)
         write_json(folder / STATE, {"format": FORMAT, "step": step, **tree})
         if run_dir.lock_file.exists():
-            shutil.copyfile(run_dir.lock_file, folder / run_dir.lock_file.name)
+            shutil.copyfile(run_dir.lock_file, folder / LOCK)
     return path
 
 
@@ -96,17 +99,18 @@ def load_checkpoint(path: Path) -> CheckpointContents:
         if tree["format"] != FORMAT:
             raise UserError(
                 f"checkpoint {path} has format {tree['format']}, this ptsdk reads {FORMAT}",
-                hint="resume with the version of ptsdk that lock.json names",
+                hint="resume with the version of ptsdk that its lock.json names",
             )
         tensors = TensorFiles.of(path / OPTIMIZER)
         optimizer, state = (unflatten_state(tensors, tree[part]) for part in ("optimizer", "state"))
+        lock = json.loads((path / LOCK).read_text(encoding="utf-8")) if (path / LOCK).is_file() else None
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"checkpoint {path} cannot be read: {error!r}") from error
-    if (path / ADAPTER).is_dir():
-        return CheckpointContents(step_of(path), None, path / ADAPTER, optimizer, state)
-    if not (path / MODEL).is_file():
+    adapter = path / ADAPTER if (path / ADAPTER).is_dir() else None
+    if adapter is None and not (path / MODEL).is_file():
         raise UserError(f"checkpoint {path} holds neither {MODEL} nor {ADAPTER}/")
-    return CheckpointContents(step_of(path), TensorFiles.of(path / MODEL), None, optimizer, state)
+    model = TensorFiles.of(path / MODEL) if adapter is None else None
+    return CheckpointContents(step_of(path), model, adapter, optimizer, state, lock)
 
 
 def capture_rng() -> dict[str, Any]:

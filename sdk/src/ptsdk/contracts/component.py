@@ -16,7 +16,9 @@ class Component(BaseModel):
     A component holds no live state: what changes during a run is kept by the run.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     kind: ClassVar[str] = ""
     """The kind of the contract, as in ``ptsdk list KIND``; each contract sets it."""
@@ -39,8 +41,10 @@ class Use:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def resolve(value: object, info: ValidationInfo) -> Component:
-            if isinstance(value, Component):
+            if isinstance(value, Component) and value.kind == self.kind:
                 return value
+            if isinstance(value, Component):
+                raise ValueError(f"expected a {self.kind}, got the {value.kind} {type(value).__name__}")
             if not info.context or "resolve" not in info.context:
                 raise ValueError(f"a {self.kind} can be named only inside a job")
             resolver: Resolver = info.context["resolve"]

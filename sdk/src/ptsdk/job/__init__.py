@@ -1,0 +1,8 @@
+"""job.yaml: load, override, locate errors, schema."""
+
+from __future__ import annotations
+
+from ptsdk.job.job import Job
+from ptsdk.job.load import load_job, make_job
+
+__all__ = ["Job", "load_job", "make_job"]

@@ -1,0 +1,171 @@
+"""Combinations that cannot work, told from specs alone, before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ptsdk.job.sections import TrainSection
+from ptsdk.job.source import Keys, dotted
+from ptsdk.job.wording import Fault
+from ptsdk.plugins import Entry
+from ptsdk.specs import KINDS, DatasetSpec, LossSpec, MethodSpec, Spec
+
+Entries = Mapping[Keys, Entry]
+
+_MADE = {
+    "token": "documents",
+    "preference": "pairs of a chosen and a rejected completion",
+    "binary": "completions labelled good or bad",
+    "policy": "prompts",
+}
+
+
+def impossible(
+    entries: Entries,
+    data: Mapping[str, Any],
+    train: TrainSection | None,
+    missing_requirements: Callable[[Spec], Iterable[str]],
+) -> list[Fault]:
+    """Everything that two parts of a job disagree about.
+
+    Args:
+        entries: the component at each place of the job.
+        data: the data section as written.
+        train: None when it is not sound by itself.
+        missing_requirements: the PEP 508 requirements of a spec that are not installed.
+    """
+    faults = [*_objectives(entries), *_demands(entries, missing_requirements), *_packing(entries, data)]
+    if train is not None:
+        faults += [*_batches(train), *_memory(train), *_validation(train, data)]
+    return faults
+
+
+def _objectives(entries: Entries) -> Iterator[Fault]:
+    """Data, method and loss must speak of the same kind of example."""
+    method = entries.get(("method",))
+    if method is None or not isinstance(method.spec, MethodSpec):
+        return
+    wanted = method.spec.objective
+    for keys, entry in entries.items():
+        spec = entry.spec
+        if keys[0] == "data" and isinstance(spec, DatasetSpec) and spec.objective != wanted:
+            yield Fault(
+                keys,
+                f"data set {spec.name} makes {_MADE[spec.objective]} ({spec.objective}), "
+                f"but method {method.spec.name} learns from {_MADE[wanted]} ({wanted})",
+                "use a data set or a method of the other's objective: `ptsdk list dataset`, `ptsdk list method`",
+            )
+    loss = entries.get(("loss",))
+    if loss is not None and isinstance(loss.spec, LossSpec):
+        yield from _loss(loss.spec, method)
+
+
+def _loss(loss: LossSpec, method: Entry) -> Iterator[Fault]:
+    spec = method.spec
+    assert isinstance(spec, MethodSpec)
+    if loss.objective != spec.objective:
+        yield Fault(
+            ("loss",),
+            f"loss {loss.name} is for methods of the objective {loss.objective}, "
+            f"but method {spec.name} has the objective {spec.objective}",
+            f"leave `loss` out to use the method's own, {spec.default_loss}",
+        )
+    elif loss.methods and not {spec.name, method.qualified} & set(loss.methods):
+        yield Fault(
+            ("loss",),
+            f"loss {loss.name} works with {', '.join(loss.methods)}, not with method {spec.name}",
+            f"leave `loss` out to use the method's own, {spec.default_loss}",
+        )
+
+
+def _demands(entries: Entries, missing_requirements: Callable[[Spec], Iterable[str]]) -> Iterator[Fault]:
+    """What a spec requires and what it cannot be combined with."""
+    for keys, entry in entries.items():
+        me = f"{entry.kind} {entry.spec.name}"
+        for requirement in missing_requirements(entry.spec):
+            yield Fault(keys, f"{me} needs {requirement}, which is not installed", f"pip install '{requirement}'")
+        for demand in entry.spec.requires:
+            if _is_component(demand) and not any(_is(other, demand) for other in entries.values()):
+                kind, _, name = demand.partition(":")
+                yield Fault(keys, f"{me} needs {_called(demand)} in the same job", f"set `{_slot(kind)}: {name}`")
+        for refused in entry.spec.conflicts:
+            for where, other in entries.items():
+                if where != keys and _is(other, refused):
+                    yield Fault(
+                        keys,
+                        f"{me} cannot be combined with {other.kind} {other.spec.name} (at {dotted(where)})",
+                        "remove one of the two",
+                    )
+
+
+def _is_component(demand: str) -> bool:
+    """``adapter:lora`` rather than a requirement such as ``bitsandbytes>=0.45``."""
+    return demand.partition(":")[0] in KINDS
+
+
+def _is(entry: Entry, wanted: str) -> bool:
+    """Whether an entry is ``kind:name``, ``kind:dist/name``, or has ``kind:+capability``."""
+    kind, _, name = wanted.partition(":")
+    if entry.kind != kind:
+        return False
+    return name[1:] in entry.spec.supports if name.startswith("+") else name in (entry.spec.name, entry.qualified)
+
+
+def _called(demand: str) -> str:
+    kind, _, name = demand.partition(":")
+    return f"a {kind} that supports {name[1:]}" if name.startswith("+") else f"{kind} {name}"
+
+
+def _slot(kind: str) -> str:
+    return {"model-family": "model", "dataset": "data.train", "logger": "loggers", "callback": "callbacks"}.get(
+        kind, kind
+    )
+
+
+def _packing(entries: Entries, data: Mapping[str, Any]) -> Iterator[Fault]:
+    method = entries.get(("method",))
+    spec = method.spec if method is not None else None
+    if data.get("packing") is True and isinstance(spec, MethodSpec) and spec.objective != "token":
+        yield Fault(
+            ("data", "packing"),
+            f"packing joins documents, but method {spec.name} compares or samples whole examples ({spec.objective})",
+            "set data.packing=false: batches hold no padding without it either",
+        )
+
+
+def _batches(train: TrainSection) -> Iterator[Fault]:
+    batch, micro = train.batch_size, train.micro_batch_size
+    if batch % micro:
+        divisors = ", ".join(str(n) for n in range(1, min(batch, 64) + 1) if batch % n == 0)
+        message = f"micro_batch_size {micro} does not divide batch_size {batch}"
+        yield Fault(("train", "micro_batch_size"), message, f"choose one of {divisors}")
+
+
+def _memory(train: TrainSection) -> Iterator[Fault]:
+    place: Keys = ("train", "optimizer_in_backward")
+    if train.optimizer_in_backward and train.micro_batch_size != train.batch_size:
+        yield Fault(
+            place,
+            f"the optimizer cannot step in the backward while gradients accumulate over "
+            f"{train.batch_size // train.micro_batch_size} micro-batches",
+            f"set train.micro_batch_size={train.batch_size}, or train.optimizer_in_backward=false",
+        )
+    if train.optimizer_in_backward and train.clip_grad_norm is not None:
+        yield Fault(
+            place,
+            f"clipping to {train.clip_grad_norm} needs all gradients at once; the optimizer in the backward frees them",
+            "set train.clip_grad_norm=null, or train.optimizer_in_backward=false",
+        )
+    if train.activation_offloading and train.activation_checkpointing == "none":
+        yield Fault(
+            ("train", "activation_offloading"),
+            "offloading moves what activation checkpointing keeps, but activation_checkpointing is none",
+            "set train.activation_checkpointing=full",
+        )
+
+
+def _validation(train: TrainSection, data: Mapping[str, Any]) -> Iterator[Fault]:
+    if train.validate_every is not None and not data.get("validation"):
+        message = f"validate_every is {train.validate_every}, but there is no validation data"
+        yield Fault(("train", "validate_every"), message, "add data.validation, or remove train.validate_every")

@@ -1,0 +1,105 @@
+"""The sections of a job that are not components."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from ptsdk.contracts.component import Use
+from ptsdk.contracts.dataset import Dataset
+
+LARGEST_MICRO_BATCH = 8
+
+
+def one_or_many(value: Any) -> Any:
+    """A section that holds a list may hold its one item alone; null is an empty list."""
+    if value is None:
+        return ()
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+class Section(BaseModel):
+    """Frozen; keys it does not know are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+Datasets = Annotated[tuple[Annotated[Dataset, Use("dataset")], ...], BeforeValidator(one_or_many)]
+
+
+class DataSection(Section):
+    """``data:``: what is trained on, and how rows become sequences."""
+
+    train: Datasets = Field(description="data set to train on, or a list of them, each with a `weight`")
+    validation: Datasets = Field((), description="data set to validate on, or a list of them")
+    max_length: int = Field(2048, ge=2, description="tokens of the longest document, and of a pack")
+    packing: bool = Field(False, description="fill sequences of `max_length` tokens with whole documents")
+    shuffle: bool = Field(True, description="another order each epoch, decided by `train.seed`")
+    on_long_row: Literal["truncate", "drop", "error"] = Field(
+        "truncate", description="what becomes of a row of more than `max_length` tokens"
+    )
+    on_bad_row: Literal["error", "skip"] = Field("error", description="what a malformed row does to the run")
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if not one_or_many(value):
+            raise ValueError("there is no data set to train on")
+        return value
+
+
+class TrainSection(Section):
+    """``train:``: how long, how much at once, and what is kept."""
+
+    steps: int | None = Field(None, gt=0, description="optimizer steps; instead of `epochs`")
+    epochs: float | None = Field(None, gt=0, description="passes over the training data; 1 where `steps` is not given")
+    batch_size: int = Field(8, gt=0, description="sequences an optimizer step, over all processes")
+    micro_batch_size: int = Field(
+        LARGEST_MICRO_BATCH,
+        gt=0,
+        description="sequences a process takes through the model at once; must divide `batch_size`. "
+        f"By default its largest divisor up to {LARGEST_MICRO_BATCH}",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="of the sample order, new weights and dropout")
+    clip_grad_norm: float | None = Field(1.0, gt=0, description="gradients longer than this are shortened; null: never")
+    save_every: int | None = Field(None, gt=0, description="steps between checkpoints; null: at the end alone")
+    validate_every: int | None = Field(None, gt=0, description="steps between validations; null: at the end alone")
+    keep_last: int | None = Field(2, gt=0, description="checkpoints kept; null: all")
+    compile: bool = Field(False, description="compile the model's blocks with torch.compile")
+    activation_checkpointing: Literal["none", "full", "selective"] = Field(
+        "none", description="recompute activations in the backward: of every block, or of the cheap operations alone"
+    )
+    activation_offloading: bool = Field(False, description="keep what checkpointing saves in the memory of the host")
+    optimizer_in_backward: bool = Field(
+        False, description="update each weight as soon as its gradient is there; one micro-batch a step, no clipping"
+    )
+    log_every: int = Field(1, gt=0, description="steps between rows of the loggers")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, values: Any) -> Any:
+        """What is left out and depends on another key."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        if values.get("steps") is None and values.get("epochs") is None:
+            values["epochs"] = 1
+        if values.get("micro_batch_size") is None:
+            values["micro_batch_size"] = default_micro_batch(values.get("batch_size", 8))
+        return values
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("`steps` and `epochs` are both given; the length of a run is one of them")
+        return self
+
+
+def default_micro_batch(batch_size: object) -> int:
+    """The largest divisor of ``batch_size`` up to 8 (8 where it is no number: that is refused elsewhere)."""
+    if isinstance(batch_size, str) and batch_size.isdecimal():
+        batch_size = int(batch_size)
+    if not isinstance(batch_size, int) or batch_size < 1:
+        return LARGEST_MICRO_BATCH
+    return max(n for n in range(1, LARGEST_MICRO_BATCH + 1) if batch_size % n == 0)

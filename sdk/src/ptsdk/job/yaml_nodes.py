@@ -1,0 +1,106 @@
+"""YAML 1.2 nodes with marks, from PyYAML's safe loader.
+
+PyYAML reads YAML 1.1, in which ``1e-5`` and ``1E5`` are strings, ``no`` is false and ``1:30`` is 90.
+The core schema of YAML 1.2 (yaml.org/spec/1.2.2, section 10.3) is put in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+MAX_DEPTH = 50
+
+_TAG = "tag:yaml.org,2002:"
+_WORDS: dict[str, Any] = {
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+class YamlError(Exception):
+    """A document that cannot be read at all."""
+
+    def __init__(self, message: str, line: int, hint: str = "") -> None:
+        super().__init__(message)
+        self.message, self.line, self.hint = message, line, hint
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes; the depth is bounded because both PyYAML and its callers recurse."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (PyYAML's own protocol)
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise YamlError(f"nested more than {MAX_DEPTH} deep", self.line + 1)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+for _name, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
+):
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_pattern})$"), _first)
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The root node of the one document in ``text``, None when there is none.
+
+    Raises:
+        YamlError: it is not YAML, is several documents, or is nested too deeply.
+    """
+    loader = _Loader(text)
+    try:
+        return loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        raise _explain(error) from error
+    finally:
+        loader.dispose()
+
+
+def scalar(node: yaml.ScalarNode) -> Any:
+    """The value of a scalar by its tag.
+
+    Raises:
+        ValueError: a tag outside the core schema, or a value that is not of its tag.
+    """
+    text, tag = str(node.value), node.tag.removeprefix(_TAG)
+    if tag == "str":
+        return text
+    if tag == "null" and text in ("", "~", "null", "Null", "NULL"):
+        return None
+    if tag == "bool" and text in _WORDS:
+        return _WORDS[text]
+    if tag == "int" and len(text) <= 100:
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    if tag == "float":
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    shown = text if len(text) <= 40 else f"{text[:37]}..."
+    raise ValueError(f"{shown!r} cannot be read as {node.tag.replace(_TAG, '!!')}")
+
+
+def _explain(error: yaml.MarkedYAMLError) -> YamlError:
+    """PyYAML's finding in a user's words, at the line where something can be done about it."""
+    mark = error.problem_mark or error.context_mark
+    line = mark.line + 1 if mark else 1
+    problem = error.problem or "not YAML"
+    if "\\t" in problem:
+        return YamlError("a tab is used for indentation", line, "YAML indents with spaces")
+    if "expected a single document" in (error.context or ""):
+        return YamlError("more than one YAML document", line, "remove the `---` line")
+    if "mapping values are not allowed" in problem:
+        return YamlError(
+            "`key: value` is not possible here", line, "quote a text that holds `: `, or check indentation"
+        )
+    context = f" {error.context}" if error.context else ""
+    return YamlError(f"not YAML: {problem}{context}", line, "look for a missing quote, bracket or space on this line")

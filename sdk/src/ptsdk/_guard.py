@@ -1,0 +1,79 @@
+"""Running a plugin's own code during discovery: whatever it does wrong becomes a ``Fault``."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+HEAVY = ("torch", "transformers", "datasets", "pydantic")
+"""What discovery must not import: `ptsdk --help` answers in a fraction of a second."""
+
+
+class Fault(Exception):
+    """What is wrong with a plugin, and what its author writes instead."""
+
+
+class _HeavyImport(BaseException):
+    """Unwinds an import that reached a heavy library. No ``Exception``: code that tries an optional
+    import must not go on without it and stay loaded in that state."""
+
+
+class _Refusal(Loader):
+    """Stands for a heavy library: it can be found, as before, but importing it is refused."""
+
+    def __init__(self, attempts: list[str]) -> None:
+        self.attempts = attempts
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        self.attempts.append(spec.name)
+        raise _HeavyImport(spec.name)
+
+
+class _Light(MetaPathFinder):
+    """Refuses the heavy libraries that this process has not loaded yet."""
+
+    def __init__(self) -> None:
+        self.attempts: list[str] = []
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name not in HEAVY or PathFinder.find_spec(name) is None:
+            return None
+        return ModuleSpec(name, _Refusal(self.attempts))
+
+
+@contextmanager
+def guarded(failed: str) -> Iterator[None]:
+    """Run a plugin's own code: what it raises (``sys.exit`` too, ctrl-c not) or loads is a ``Fault``,
+    and what it prints goes to stderr, so that ``--json`` stays one document."""
+    light = _Light()
+    sys.meta_path.insert(0, light)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except Fault:
+        raise
+    except (Exception, SystemExit, _HeavyImport) as error:
+        if not light.attempts:
+            raise Fault(f"{failed}: {explain(error)}") from error
+    finally:
+        sys.meta_path.remove(light)
+    if light.attempts:
+        raise Fault(
+            f"{failed}: it imports {light.attempts[0]} while it is being discovered. A plugin's module may import "
+            "ptsdk.specs and the standard library; import the rest in the modules of its components"
+        )
+
+
+def explain(error: BaseException) -> str:
+    """The error on one line, with the place it was raised."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    if isinstance(error, SyntaxError):
+        return text
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    return f"{text} ({frames[-1].filename}:{frames[-1].lineno})" if frames else text

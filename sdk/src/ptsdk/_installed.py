@@ -1,0 +1,84 @@
+"""Which installed dists say they are plugins, read from their metadata alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+GROUP = "ptsdk"
+"""The entry point group of a plugin: one entry point a dist, whose value is a module."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dist that may contribute: its name (normalised), version, plugin modules and place.
+
+    ``fault`` says what is wrong with the metadata itself; such a dist is never imported.
+    """
+
+    dist: str
+    version: str
+    modules: tuple[str, ...]
+    location: str = ""
+    fault: str = ""
+
+
+def normalise(name: str) -> str:
+    """A dist's name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def installed() -> tuple[list[Source], list[str]]:
+    """The plugins on ``sys.path`` by name, and what is odd about them.
+
+    A dist that is found twice (a folder listed twice, lib64 beside lib) counts once. Of two
+    different ones under a name the first on the path is taken, as ``import`` does, and reported.
+    """
+    found: dict[str, Source] = {}
+    notices: list[str] = []
+    for source in _sources():
+        first = found.setdefault(source.dist, source)
+        if (first.version, first.modules) != (source.version, source.modules):
+            notices.append(
+                f"{source.dist} is installed twice: {first.version} in {first.location} is used, "
+                f"{source.version} in {source.location} is not"
+            )
+    return sorted(found.values(), key=lambda source: source.dist), notices
+
+
+def _sources() -> Iterator[Source]:
+    seen: set[tuple[str, Path]] = set()
+    for dist in metadata.distributions():
+        text, fault = _entry_points(dist)
+        if not fault and f"[{GROUP}]" not in text.replace(" ", ""):
+            continue
+        location = Path(str(dist.locate_file(""))).resolve()
+        source = _source(dist, location, fault)
+        if (source.dist, location) not in seen:
+            seen.add((source.dist, location))
+            yield source
+
+
+def _entry_points(dist: metadata.Distribution) -> tuple[str, str]:
+    """``entry_points.txt`` and why it cannot be read."""
+    try:
+        return dist.read_text("entry_points.txt") or "", ""
+    except UnicodeDecodeError as error:
+        return "", f"entry_points.txt is not UTF-8: {error.reason}"
+
+
+def _source(dist: metadata.Distribution, location: Path, fault: str) -> Source:
+    name, version = ((dist.metadata.get_all(key) or [""])[0] for key in ("Name", "Version"))
+    if not name:
+        return Source(str(location), version, (), str(location), "its METADATA has no Name")
+    dist_name = normalise(name)
+    if fault:
+        return Source(dist_name, version, (), str(location), fault)
+    try:
+        points = sorted((point.name, point.value) for point in dist.entry_points if point.group == GROUP)
+    except (TypeError, ValueError):
+        return Source(dist_name, version, (), str(location), "entry_points.txt has a line that is not `name = module`")
+    return Source(dist_name, version, tuple(value.strip() for _, value in points), str(location))

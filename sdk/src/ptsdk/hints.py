@@ -1,0 +1,46 @@
+"""Which official package has a component that nobody installed provides.
+
+The one place in core that knows plugins by name. It is used for messages alone.
+"""
+
+from __future__ import annotations
+
+_BY_DIST: dict[str, dict[str, tuple[str, ...]]] = {
+    "ptsdk-llama": {"model-family": ("llama", "llama2", "llama3")},
+    "ptsdk-gemma": {"model-family": ("gemma", "gemma2", "gemma3")},
+    "ptsdk-qwen": {"model-family": ("qwen", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe")},
+    "ptsdk-mistral": {"model-family": ("mistral", "mixtral")},
+    "ptsdk-phi": {"model-family": ("phi", "phi3", "phi4")},
+    "ptsdk-lora": {"adapter": ("lora", "rslora", "dora", "qlora")},
+    "ptsdk-dpo": {"method": ("dpo",), "loss": ("sigmoid", "hinge", "ipo", "simpo")},
+    "ptsdk-kd": {"method": ("kd",), "loss": ("forward_kl", "reverse_kl", "jsd")},
+    "ptsdk-grpo": {"method": ("grpo",), "loss": ("grpo", "dr_grpo", "dapo")},
+    "ptsdk-ppo": {"method": ("ppo",), "loss": ("ppo",)},
+    "ptsdk-torchao": {"quantizer": ("nf4", "int4", "int8", "float8", "torchao")},
+    "ptsdk-qat": {"quantizer": ("qat",)},
+    "ptsdk-fsdp2": {"strategy": ("fsdp2", "fsdp")},
+    "ptsdk-wandb": {"logger": ("wandb",)},
+    "ptsdk-mlflow": {"logger": ("mlflow",)},
+    "ptsdk-gguf": {"checkpoint-format": ("gguf",)},
+    "ptsdk-templates": {"command": ("new-plugin",)},
+}
+
+_ARCHITECTURES: dict[str, str] = {
+    "Llama": "ptsdk-llama",
+    "Gemma": "ptsdk-gemma",
+    "Qwen": "ptsdk-qwen",
+    "Mistral": "ptsdk-mistral",
+    "Mixtral": "ptsdk-mistral",
+    "Ministral": "ptsdk-mistral",
+    "Phi": "ptsdk-phi",
+}
+
+
+def provider(kind: str, name: str) -> str | None:
+    """The official dist that has the component ``name`` of a kind, None when there is none."""
+    return next((dist for dist, kinds in _BY_DIST.items() if name in kinds.get(kind, ())), None)
+
+
+def architecture_provider(architecture: str) -> str | None:
+    """The official dist that reads an ``architectures`` entry of config.json (``LlamaForCausalLM``)."""
+    return next((dist for prefix, dist in _ARCHITECTURES.items() if architecture.startswith(prefix)), None)

@@ -53,7 +53,7 @@ class Console(Logger):
 
     def run_start(self, run: Run) -> None:
         """Show where the run starts, which on resume is not 0."""
-        run.scratch[self] = _Bar.start(run) if sys.stderr.isatty() else _Lines(run.progress.step)
+        run.scratch[self] = _Bar.start(run) if sys.stderr.isatty() else _Lines()
 
     def step(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
         """Move the bar, or write a line if one is due: the first, each ``every``-th, the last."""
@@ -76,7 +76,6 @@ class Console(Logger):
 class _Lines:
     """Plain lines, for a log file or a pipe."""
 
-    first: int
     done: int = 0
     started: float = field(default_factory=time.perf_counter)
 

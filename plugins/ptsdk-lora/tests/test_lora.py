@@ -298,6 +298,16 @@ def test_save_and_load(adapter, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("base", "name", "revision"),
+    [("hf://org/name", "org/name", None), ("hf://org/name@v1", "org/name", "v1"), ("some/dir@x", "some/dir@x", None)],
+)
+def test_the_base_is_named_as_peft_names_it(base, name, revision, tmp_path):
+    Lora(rank=2).save({}, tmp_path, base)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == (name, revision)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"bias": "all"}, "bias = 'all' is not supported"),

@@ -17,6 +17,7 @@ from ptsdk.errors import Problem, UserError
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """What PEFT puts in front of a parameter's name."""
+HUB = "hf://"
 
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "task_type": ("CAUSAL_LM", None),
@@ -35,12 +36,17 @@ DESCRIPTIVE = frozenset({"peft_version", "auto_mapping", "base_model_name_or_pat
 def config_of(
     *, rank: int, alpha: float, dropout: float, targets: list[str], rslora: bool, dora: bool, base: str | None
 ) -> dict[str, Any]:
-    """The keys of adapter_config.json, those that every PEFT since DoRA (0.9) knows."""
+    """The keys of adapter_config.json, those that every PEFT since DoRA (0.9) knows.
+
+    A base on the hub, ``hf://org/name@revision``, is named as PEFT does.
+    """
+    on_hub = base is not None and base.startswith(HUB)
+    name, _, revision = base.removeprefix(HUB).partition("@") if base and on_hub else (base, "", "")
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "revision": None,
+        "base_model_name_or_path": name,
+        "revision": revision or None,
         "auto_mapping": None,
         "inference_mode": True,
         "r": rank,

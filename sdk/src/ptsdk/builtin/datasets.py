@@ -15,8 +15,9 @@ from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data import messages as shapes
 from ptsdk.data import rows as files
 from ptsdk.data.example import BadRow, Document, Example, Row
-from ptsdk.data.masking import TrainOn, mask_messages, shared
+from ptsdk.data.masking import TrainOn, mask_messages
 from ptsdk.data.templates import render
+from ptsdk.data.turns import shared
 from ptsdk.errors import UserError
 
 

@@ -1,30 +1,20 @@
 """Which tokens of a conversation carry loss: the assistant's, with their end-of-turn.
 
-A template with ``{% generation %}`` blocks says so itself. For any other the places are derived
-from the text alone: where the prompt ends (the rendering up to a message, with the header of the
-assistant's turn) and where the turn ends. Where a template renders a message differently once it
-is history (thinking stripped from earlier turns), the message is found by rendering the
-conversation again with another content in its place: what differs is the message. Everything found is
-checked against the content of the row; a mask that cannot be made exactly is refused.
+A template with ``{% generation %}`` blocks says so itself; for any other ``data.turns`` derives it
+from the text. The text is then encoded once, and its characters are mapped to tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data.example import BadRow, Document
 from ptsdk.data.templates import Message, render
+from ptsdk.data.turns import Conversation, Span, check_content
 
 TrainOn = Literal["assistant", "last", "all"]
-Span = tuple[int, int]
-
-MARK = "\ue000ptsdk\ue001"
-"""Stands in for a message: private-use characters at both ends, so that no template text matches them."""
-
-ADVICE = "give the tokenizer a chat template with {% generation %} around what the assistant writes"
 
 
 def mask_messages(
@@ -57,8 +47,7 @@ def mask_messages(
     if rendered.spans is not None:
         spans = _by_generation(rendered.text, rendered.spans, shown, trained)
     else:
-        conversation = _Conversation(tokenizer, shown, tools, options, rendered.text)
-        spans = [conversation.span(i) for i in trained]
+        spans = Conversation(tokenizer, shown, tools, options, rendered.text).spans(trained)
     return document(tokenizer, rendered.text, spans)
 
 
@@ -133,7 +122,7 @@ def _by_generation(text: str, spans: Sequence[Span], messages: Sequence[Message]
     if len(merged) == len(written):
         for i, (start, stop) in zip(written, merged, strict=True):
             if i in trained:
-                _check_content(messages, i, text[start:stop])
+                check_content(messages, i, "", text[start:stop])
         return [span for i, span in zip(written, merged, strict=True) if i in trained]
     if list(trained) != written:
         raise BadRow(
@@ -141,7 +130,7 @@ def _by_generation(text: str, spans: Sequence[Span], messages: Sequence[Message]
             "so single messages cannot be left out of the loss"
         )
     for i in trained:
-        _check_content(messages, i, "".join(text[start:stop] for start, stop in merged))
+        check_content(messages, i, "", "".join(text[start:stop] for start, stop in merged))
     return merged
 
 
@@ -154,142 +143,3 @@ def _merge(spans: Sequence[Span]) -> list[Span]:
         else:
             merged.append((start, stop))
     return merged
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """How the template writes a turn of the assistant right after some messages.
-
-    ``head``: everything before the content; ``prompt``: how many characters of it are there
-    before the assistant writes; ``tail``: everything after the content.
-    """
-
-    head: str
-    prompt: int
-    tail: str
-
-
-@dataclass(frozen=True)
-class _Conversation:
-    """One conversation under a template without generation blocks; ``text`` is its rendering."""
-
-    tokenizer: Tokenizer
-    messages: Sequence[Message]
-    tools: Sequence[Any] | None
-    options: Mapping[str, Any]
-    text: str
-
-    def span(self, index: int) -> Span:
-        """The characters of assistant message ``index``, with its end-of-turn.
-
-        Raises:
-            BadRow: they cannot be told from the template's.
-        """
-        head, tail = self._around_mark([*self.messages[:index], MARKED], index)
-        prompt = self._render(self.messages[:index], prompt=True)
-        turn = _Turn(head, shared(prompt, head), tail)
-        place = self._by_difference(index, turn) or self._by_prefix(index, turn)
-        if place is None:
-            raise BadRow(f"the chat template writes `messages[{index}]` so that it cannot be masked exactly; {ADVICE}")
-        start, stop = place
-        _check_content(self.messages, index, self.text[start:stop])
-        end = _end_of_turn(self.tokenizer, tail)
-        return start, stop + len(end) if self.text.startswith(end, stop) else stop
-
-    def _render(self, messages: Sequence[Message], prompt: bool = False) -> str:
-        return render(self.tokenizer, messages, self.tools, add_generation_prompt=prompt, **self.options).text
-
-    def _around_mark(self, messages: Sequence[Message], index: int) -> tuple[str, str]:
-        head, found, tail = self._render(messages).partition(MARK)
-        if not found or MARK in tail:
-            raise BadRow(f"the chat template does not write the content of `messages[{index}]` once; {ADVICE}")
-        return head, tail
-
-    def _by_difference(self, index: int, turn: _Turn) -> Span | None:
-        """What changes when another message takes the place of this one."""
-        others = [*self.messages[:index], MARKED, *self.messages[index + 1 :]]
-        try:
-            head, tail = self._around_mark(others, index)
-        except BadRow:  # a tool's answer may not follow an answer that called none
-            return None
-        start = self._start(index, head, turn)
-        same = shared(head, self.text)
-        stop = len(self.text) - len(tail)
-        if start is None or start > same or stop < same or not self.text.endswith(tail):
-            return None
-        return start, stop
-
-    def _start(self, index: int, head: str, turn: _Turn) -> int | None:
-        """Where after ``head``'s beginning the assistant starts to write."""
-        if head == turn.head:
-            return turn.prompt
-        # What came before is rendered otherwise in the whole conversation; look for the header at its end.
-        begin = shared(self._render(self.messages[:index]), turn.head)
-        header, written = turn.head[begin : turn.prompt], turn.head[turn.prompt :]
-        if header and head.endswith(header + written):
-            return len(head) - len(written)
-        sizes = (size for size in range(len(header), 0, -1) if header[:size].strip() and head.endswith(header[:size]))
-        return len(head) if next(sizes, None) else None
-
-    def _by_prefix(self, index: int, turn: _Turn) -> Span | None:
-        """What the conversation up to this message has more than its prompt."""
-        upto = self._render(self.messages[: index + 1])
-        stop = len(upto) - len(turn.tail)
-        consistent = upto.endswith(turn.tail) and self.text.startswith(upto[:stop])
-        if not consistent or not self.text.startswith(turn.head[: turn.prompt]):
-            return None
-        return (turn.prompt, stop) if turn.prompt <= stop else None
-
-
-MARKED = {"role": "assistant", "content": MARK}
-
-
-def _end_of_turn(tokenizer: Tokenizer, tail: str) -> str:
-    """The part of ``tail``, which follows the last content, that the assistant writes: up to the
-    first special token, or to the last visible character where there is none."""
-    try:
-        ids, offsets = tokenizer.encode_with_offsets(tail, special=False)
-    except NotImplementedError:
-        return tail.rstrip()
-    for token_id, (_, end) in zip(ids, offsets, strict=True):
-        if not tokenizer.decode([token_id], skip_special=True) and tokenizer.decode([token_id], skip_special=False):
-            return tail[:end]
-    return tail.rstrip()
-
-
-def _check_content(messages: Sequence[Message], index: int, written: str) -> None:
-    """Everything the row has the assistant say is in ``written``, white space aside; only the
-    thinking of a turn that a later question has made history may be gone.
-
-    Raises:
-        BadRow: the template loses something.
-    """
-    message, written = messages[index], _squash(written)
-    history = any(later["role"] == "user" for later in messages[index + 1 :])
-    content = _squash(_text(message["content"]))
-    thought = content.removesuffix(written) if written else ""
-    stripped = history and thought != content and thought.endswith((">", "]"))
-    wanted = [] if stripped else [content]
-    if not history:
-        wanted.append(_squash(str(message.get("reasoning_content") or "")))
-    calls = message.get("tool_calls") or ()
-    wanted += [_squash(str(call.get("function", call).get("name", ""))) for call in calls]
-    if lost := next((part for part in wanted if part not in written), None):
-        raise BadRow(f"the chat template drops part of `messages[{index}]` ({lost[:40]!r}); {ADVICE}")
-
-
-def shared(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """How many items two texts or lists have in common at the beginning."""
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
-    return low
-
-
-def _squash(text: str) -> str:
-    return "".join(text.split())
-
-
-def _text(content: Any) -> str:
-    return content if isinstance(content, str) else "".join(part["text"] for part in content)

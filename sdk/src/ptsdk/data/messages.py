@@ -151,7 +151,7 @@ def _implicit(chosen: Text, rejected: Text) -> Pair:
 def _explicit_in_full(head: Text, pair: Pair) -> Pair:
     """A ``prompt`` beside two whole conversations: it must be what they have in common, or a part of it."""
     if isinstance(head, str):
-        agrees = any(message["content"] == head for message in pair.prompt if isinstance(message, dict))
+        agrees = any(message.get("content") == head for message in pair.prompt if isinstance(message, dict))
     else:
         agrees = pair.prompt[: len(head)] == head
     if not agrees:
@@ -198,18 +198,18 @@ def _message(item: Any, name: str) -> Message:
     role = message.get("role")
     if role not in ROLES:
         raise BadRow(f"`{name}.role` is {role!r}; known are {', '.join(ROLES)}")
+    if message.get("content") is None and message.get("tool_calls"):
+        return {**message, "role": role}  # as transformers does: templates ask whether there is content
     return {**message, "role": role, "content": _content(message, name)}
 
 
 def _content(message: Mapping[str, Any], name: str) -> str | list[Any]:
     value = message.get("content")
-    speaks_otherwise = bool(message.get("tool_calls"))
-    if value is None and speaks_otherwise:
-        return ""
     if isinstance(value, list):
         return [_part(part, f"{name}.content[{i}]") for i, part in enumerate(value)]
-    # Only an assistant that trains has to say something; a tool may return nothing.
-    return text(value, f"{name}.content", empty=speaks_otherwise or message["role"] in ("system", "tool"))
+    # A tool may return nothing, and a call or a thought may come without words.
+    wordless = bool(message.get("tool_calls")) or message["role"] in ("system", "tool")
+    return text(value, f"{name}.content", empty=wordless)
 
 
 def _part(part: Any, name: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
 
@@ -24,10 +24,16 @@ class Component(BaseModel):
     """The kind of the contract, as in ``ptsdk list KIND``; each contract sets it."""
 
 
+KIND_KEYWORD = "x-ptsdk-kind"
+"""In a JSON Schema: a component of that kind stands here."""
+
+
 class Resolver(Protocol):
     """Turns what a job says of a component into the component; kept in the validation context."""
 
-    def __call__(self, kind: str, value: object) -> Component: ...
+    def __call__(self, kind: str, value: object) -> Component:
+        """The component of that kind; a ValueError says why there is none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,10 @@ class Use:
         return core_schema.with_info_plain_validator_function(
             resolve, serialization=core_schema.plain_serializer_function_ser_schema(record)
         )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Anything of that kind; ``ptsdk schema`` puts what is installed in its place."""
+        return {KIND_KEYWORD: self.kind}
 
 
 def record(component: Component) -> dict[str, Any]:

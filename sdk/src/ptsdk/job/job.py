@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from ptsdk.contracts.adapter import Adapter
 from ptsdk.contracts.component import Use
@@ -20,7 +20,7 @@ from ptsdk.contracts.quantizer import Quantizer
 from ptsdk.contracts.schedule import Schedule
 from ptsdk.contracts.strategy import Strategy
 from ptsdk.contracts.tokenizer import TokenizerSource
-from ptsdk.job.sections import DataSection, Section, TrainSection, one_or_many
+from ptsdk.job.sections import DataSection, OneOrMany, Section, TrainSection
 from ptsdk.plugins import Entry
 
 SLOTS = {
@@ -90,10 +90,10 @@ class Job(Section):
     optimizer: Annotated[Optimizer, Use("optimizer")] = Field(description="how weights follow gradients")
     schedule: Annotated[Schedule, Use("schedule")] = Field(description="the learning rate over the steps")
     strategy: Annotated[Strategy, Use("strategy")] = Field(description="how a run is spread over processes")
-    loggers: Annotated[tuple[Annotated[Logger, Use("logger")], ...], BeforeValidator(one_or_many)] = Field(
+    loggers: Annotated[tuple[Annotated[Logger, Use("logger")], ...], OneOrMany()] = Field(
         description="where metrics go"
     )
-    callbacks: Annotated[tuple[Annotated[Callback, Use("callback")], ...], BeforeValidator(one_or_many)] = Field(
+    callbacks: Annotated[tuple[Annotated[Callback, Use("callback")], ...], OneOrMany()] = Field(
         description="what watches the run and may stop it"
     )
     train: TrainSection = Field(description="how long, how much at once, and what is kept")

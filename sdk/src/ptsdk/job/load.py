@@ -24,7 +24,6 @@ from ptsdk.job.wording import Fault, Faults, faults_of, misplaced_bools
 from ptsdk.plugins import Entry
 from ptsdk.registry import Registry, missing_requirements
 
-
 TOGETHER = {"batch_size", "micro_batch_size", "clip_grad_norm", "optimizer_in_backward"}
 """Keys of ``train`` that are judged together: when one is faulty, nothing is said of the others."""
 

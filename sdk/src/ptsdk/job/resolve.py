@@ -216,7 +216,8 @@ def _unregistered(kind: str, cls: type[Component], inherited: Spec | None) -> En
     target = f"local:{re.sub(r'[^A-Za-z0-9_]', '_', cls.__name__)}"
     if inherited is not None:
         return Entry(kind, replace(inherited, name=name, target=target), "", "")
-    objective = next((o for base, o in _LOSSES.items() if issubclass(cls, base)), getattr(cls, "objective", "token"))
+    declared: Objective = getattr(cls, "objective", "token")
+    objective = next((o for base, o in _LOSSES.items() if issubclass(cls, base)), declared)
     spec_class = KINDS[kind].spec
     if issubclass(spec_class, (DatasetSpec, LossSpec, MethodSpec)):
         return Entry(kind, spec_class(name, target, objective=objective), "", "")

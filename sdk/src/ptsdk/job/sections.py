@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from ptsdk.contracts.component import Use
 from ptsdk.contracts.dataset import Dataset
@@ -19,13 +28,24 @@ def one_or_many(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else (value,)
 
 
+class OneOrMany:
+    """Marks a tuple that a job may give as its one item alone."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(one_or_many, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        many = handler(schema)
+        return {"anyOf": [many, many["items"], {"type": "null"}]}
+
+
 class Section(BaseModel):
     """Frozen; keys it does not know are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
-Datasets = Annotated[tuple[Annotated[Dataset, Use("dataset")], ...], BeforeValidator(one_or_many)]
+Datasets = Annotated[tuple[Annotated[Dataset, Use("dataset")], ...], OneOrMany()]
 
 
 class DataSection(Section):

@@ -57,7 +57,9 @@ def test_transformers_loads_it(tmp_path: Path, tied: bool, max_shard_bytes: int)
     config = CONFIG | {"tie_word_embeddings": tied}
     export_model(folder, tensors, config, FakeTokenizer(), {"eos_token_id": [2, 3]}, max_shard_bytes=max_shard_bytes)  # type: ignore[arg-type]
 
-    loaded, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    loaded: Any
+    info: dict[str, Any]
+    loaded, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)  # type: ignore[misc]
     assert not info["missing_keys"] and not info["unexpected_keys"] and loaded.dtype == torch.float32
     expected = LlamaForCausalLM(
         LlamaConfig(**{k: v for k, v in config.items() if "quant" not in k and "dtype" not in k})

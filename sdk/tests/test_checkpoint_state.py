@@ -23,7 +23,7 @@ def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     x = torch.randn(4, 6) + random.random() + np.random.rand()
     loss = torch.nn.functional.dropout(model(x), 0.5).square().sum()
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
 
 
@@ -82,7 +82,11 @@ def test_a_missing_cuda_device_is_told() -> None:
 
 def test_an_adapter_has_a_folder_of_its_own(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    path = save_checkpoint(run, 1, lambda folder: (folder / "adapter_config.json").write_text("{}") and None, {}, {})
+
+    def write(folder: Path) -> None:
+        (folder / "adapter_config.json").write_text("{}")
+
+    path = save_checkpoint(run, 1, write, {}, {})
     contents = load_checkpoint(path)
     assert contents.model is None and contents.adapter == path / "adapter"
     assert sorted(p.name for p in path.iterdir()) == ["adapter", "manifest.json", "optimizer.safetensors", "state.json"]

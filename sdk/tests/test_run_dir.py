@@ -48,9 +48,11 @@ def test_checkpoints_are_listed_by_number_newest_first(run: RunDir) -> None:
 def test_results_are_refused_without_resume_or_overwrite(run: RunDir) -> None:
     with run.claim():
         save(run, 1)
-    for attempt in (run.check, lambda: run.claim().__enter__()):
-        with pytest.raises(UserError, match=r"checkpoints/step-00000001(.|\n)*--resume(.|\n)*--overwrite"):
-            attempt()
+    message = r"checkpoints/step-00000001(.|\n)*--resume(.|\n)*--overwrite"
+    with pytest.raises(UserError, match=message):
+        run.check()
+    with pytest.raises(UserError, match=message), run.claim():
+        pass
     with run.claim(resume=True):
         assert names(run) == ["step-00000001"]
     with pytest.raises(UserError, match="exclude each other"):

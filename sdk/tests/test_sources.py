@@ -166,7 +166,8 @@ def test_shards_missing_outside_or_lying(model: Path) -> None:
     index(model, {"other": "a.safetensors"})
     with pytest.raises(UserError, match=r"a\.safetensors .*lacks the tensor other"):
         open_("model", model.parent)
-    for malformed in ([], {"w": 1}, None):
+    nonsense: list[object] = [[], {"w": 1}, None]
+    for malformed in nonsense:
         index(model, malformed)
         with pytest.raises(UserError, match="weight_map must map"):
             open_("model", model.parent)
@@ -352,7 +353,12 @@ def test_a_verified_file_is_hashed_again_only_in_doubt(tmp_path: Path, monkeypat
     file = tmp_path / "f"
     file.write_bytes(b"abc")
     digest, hashed = sha(file), []
-    monkeypatch.setattr("ptsdk.checkpoint.cache.sha256_file", lambda path: hashed.append(path) or sha(path))
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return sha(path)
+
+    monkeypatch.setattr("ptsdk.checkpoint.cache.sha256_file", counted)
     assert verified(file, digest) and verified(file, digest) and len(hashed) == 1
     assert not verified(file, "0" * 64) and len(hashed) == 2
     os.utime(file, (1, 1))

@@ -15,6 +15,7 @@ from ptsdk.checkpoint.environment import installed_dists, model_fingerprint, rec
 from ptsdk.checkpoint.lock import lock_differences, lock_notes, make_lock, redact, schedule_unchanged
 from ptsdk.contracts.schedule import Schedule
 from ptsdk.contracts.strategy import World
+from ptsdk.plugins import Entry
 from ptsdk.specs import Spec
 
 RESOLVED: dict[str, Any] = {
@@ -28,20 +29,16 @@ RESOLVED: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class FakeEntry:
-    dist: str
-    spec: Spec
-
-
 @dataclass
 class FakeJob:
     secrets: set[str] = field(default_factory=set)
     local_files: dict[str, str] = field(default_factory=dict)
     entries: dict[str, Any] = field(
         default_factory=lambda: {
-            "method": FakeEntry("ptsdk", Spec("sft", "ptsdk.builtin.sft:SFT")),
-            "reward": FakeEntry("pluggy", Spec("r", "pluggy.x:R")),
+            "method": Entry("method", Spec("sft", "ptsdk.builtin.sft:SFT"), "ptsdk", "1"),
+            "method.rewards.0": Entry("reward", Spec("r", "pluggy.x:R"), "pluggy", "1"),
+            "method.rewards.1": Entry("reward", Spec("local-r", "local:R"), "", ""),
+            "loggers.0": Entry("logger", Spec("l", "click.x:L"), "click", "1"),
         }
     )
 
@@ -85,6 +82,7 @@ def old() -> dict[str, Any]:
 
 def test_the_same_run_may_resume(old: dict[str, Any]) -> None:
     assert lock_differences(old, lock()) == [] == lock_notes(old, lock())
+    assert old["used"] == ["pluggy", "ptsdk"] and sorted(old["sources"]) == ["pluggy", "ptsdk"]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +115,7 @@ def test_what_changes_results_is_named(old: dict[str, Any], path: str, value: An
     ("path", "value"),
     [
         ("job/loggers", []), ("job/output_dir", "elsewhere"), ("job/train/save_every", 1), ("job/train/keep_last", 9),
-        ("job/data/train/0/path", "moved.jsonl"), ("job/model/path", "/moved"), ("dists/numpy/version", "0"),
+        ("job/data/train/0/path", "moved.jsonl"), ("job/model/path", "/moved"), ("dists/numpy/version", "0"), ("dists/click/version", "0"),
     ],
 )  # fmt: skip
 def test_what_does_not_is_passed_over(old: dict[str, Any], path: str, value: Any) -> None:

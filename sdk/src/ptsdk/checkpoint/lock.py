@@ -91,8 +91,10 @@ def make_lock(
         seed: of the run.
         world: where it runs.
     """
-    used = sorted({"ptsdk", *(entry.dist for entry in job.entries.values())})
-    modules = {entry.spec.target.partition(".")[0].partition(":")[0] for entry in job.entries.values()}
+    # loggers train nothing; a component of a local file has no dist, its hash is under "files"
+    entries = [entry for entry in job.entries.values() if entry.dist and entry.kind != "logger"]
+    used = sorted({"ptsdk", *(entry.dist for entry in entries)})
+    modules = {entry.spec.target.partition(".")[0].partition(":")[0] for entry in entries}
     return {
         "format": FORMAT,
         "job": redact(resolved, {secret for secret in job.secrets if secret}),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 HEAVY = ("torch", "transformers", "datasets", "pydantic")
 """What discovery must not import: `ptsdk --help` answers in a fraction of a second."""
+
+_MACHINERY = ("<frozen", str(importlib.__file__), str(Path(__file__).with_name("_")))
+"""Files that import a plugin on our behalf: the fault is in none of them."""
 
 
 class Fault(Exception):
@@ -33,6 +38,9 @@ class _Refusal(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         self.attempts.append(spec.name)
         raise _HeavyImport(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Never reached; without it the import system takes the loader for one of the old protocol."""
 
 
 class _Light(MetaPathFinder):
@@ -75,5 +83,5 @@ def explain(error: BaseException) -> str:
     text = " ".join(f"{type(error).__name__}: {error}".split())
     if isinstance(error, SyntaxError):
         return text
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_MACHINERY)]
     return f"{text} ({frames[-1].filename}:{frames[-1].lineno})" if frames else text

@@ -1,0 +1,153 @@
+"""``ptsdk doctor``: what is wrong with this environment, and the fix."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import click
+
+from ptsdk.cli.output import print_json
+from ptsdk.errors import UserError
+from ptsdk.plugins import Plugins, Record
+from ptsdk.registry import Entry, Registry, missing_requirements, unmet
+
+if TYPE_CHECKING:
+    from ptsdk.cli.main import CliContext
+
+OLDEST_PYTHON = (3, 11)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at. ``fix`` says what to do where it is not ``ok``."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """What is wrong with this environment, and the fix. Exit code 1 when something is."""
+    context: CliContext = ctx.obj
+    checks = list(examine(context.plugins, context.registry))
+    ok = all(check.ok for check in checks)
+    if as_json:
+        print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
+    else:
+        _print(checks)
+    ctx.exit(0 if ok else 1)
+
+
+def examine(plugins: Plugins, registry: Registry) -> Iterator[Check]:
+    """Every check, the environment first. Imports every component, torch included."""
+    yield _python()
+    yield _torch()
+    for notice in plugins.notices:
+        yield Check("discovery", False, notice, "correct the variable or option, or uninstall one of the two")
+    for record in plugins.records:
+        yield _plugin(record)
+        yield from _requirements(record)
+        if record.status == "loaded":
+            yield from _components(record, registry)
+    yield from _clashes(plugins)
+
+
+def _python() -> Check:
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    ok = sys.version_info >= OLDEST_PYTHON
+    return Check("python", ok, platform.python_version(), "" if ok else f"use Python {oldest} or newer")
+
+
+def _torch() -> Check:
+    """torch and the devices it sees; a damaged one raises whatever its libraries raise."""
+    try:
+        import torch
+    except (ImportError, OSError, RuntimeError) as error:
+        return Check("torch", False, f"does not import: {error}", "pip install --force-reinstall torch")
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return Check("torch", True, f"{torch.__version__}, {', '.join(devices) or 'CPU only'}")
+
+
+def _plugin(record: Record) -> Check:
+    name = f"plugin {record.dist}"
+    if record.status == "broken":
+        fix = f"do as the message says, upgrade it, or: pip uninstall {record.dist}"
+        return Check(name, False, f"{record.version} is broken: {record.error}", fix)
+    if record.status == "blocked":
+        return Check(name, True, f"{record.version}, {record.error}")
+    return Check(name, True, f"{record.version}, API {record.api}, components: {len(record.components)}")
+
+
+def _requirements(record: Record) -> Iterator[Check]:
+    """Its ``Requires-Dist`` against what is installed. pip lets them drift apart."""
+    name = f"requirements {record.dist}"
+    try:
+        missing = unmet(metadata.requires(record.dist) or ())
+    except metadata.PackageNotFoundError:
+        yield Check(name, False, "its metadata is gone", f"pip install --force-reinstall {record.dist}")
+    except UserError as error:
+        yield Check(name, False, str(error), f"pip install -U {record.dist}")
+    else:
+        fix = f"pip install {_quoted(missing)}" if missing else ""
+        yield Check(name, not missing, f"missing {_quoted(missing)}" if missing else "met", fix)
+
+
+def _components(record: Record, registry: Registry) -> Iterator[Check]:
+    faults = [check for entry in record.components for check in _component(entry, registry)]
+    yield from faults or [Check(f"components {record.dist}", True, f"all {len(record.components)} import")]
+
+
+def _component(entry: Entry, registry: Registry) -> Iterator[Check]:
+    """What keeps a component from being used; nothing for a sound one."""
+    name = f"{entry.kind} {entry.qualified}"
+    try:
+        missing = missing_requirements(entry.spec)
+        if missing:
+            yield Check(name, False, f"needs {_quoted(missing)}", f"pip install {_quoted(missing)}")
+        elif entry.kind == "command":
+            registry.load_command(entry)
+        else:
+            registry.load(entry)
+    except UserError as error:
+        first = error.problems[0]
+        yield Check(name, False, first.message, first.hint)
+
+
+def _quoted(requirements: tuple[str, ...]) -> str:
+    return " ".join(f"'{requirement}'" for requirement in requirements)
+
+
+def _clashes(plugins: Plugins) -> Iterator[Check]:
+    """Two providers of one name are legal until a job uses the bare name; better known before."""
+    claims: dict[str, list[Entry]] = defaultdict(list)
+    for record in plugins.records:
+        for entry in record.components:
+            claims[f"{entry.kind} {entry.spec.name!r}"].append(entry)
+            for field in ("architectures", "schemes"):
+                for value in getattr(entry.spec, field, ()):
+                    claims[f"{field} {value!r}"].append(entry)
+    for claim, entries in claims.items():
+        if len(entries) > 1:
+            providers = ", ".join(f"{e.dist} {e.version}" for e in entries)
+            forms = " or ".join(f"use: {e.qualified}" for e in entries)
+            yield Check("name clash", False, f"{claim} is provided by {providers}", f"write {forms}, or uninstall one")
+
+
+def _print(checks: list[Check]) -> None:
+    for check in checks:
+        mark = click.style("ok  ", fg="green") if check.ok else click.style("BAD ", fg="red", bold=True)
+        click.echo(f"{mark} {check.name}: {check.detail}")
+        if check.fix and not check.ok:
+            click.echo(f"       fix: {check.fix}")

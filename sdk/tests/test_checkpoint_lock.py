@@ -115,7 +115,8 @@ def test_what_changes_results_is_named(old: dict[str, Any], path: str, value: An
     ("path", "value"),
     [
         ("job/loggers", []), ("job/output_dir", "elsewhere"), ("job/train/save_every", 1), ("job/train/keep_last", 9),
-        ("job/data/train/0/path", "moved.jsonl"), ("job/model/path", "/moved"), ("dists/numpy/version", "0"), ("dists/click/version", "0"),
+        ("job/data/train/0/path", "moved.jsonl"), ("job/model/path", "/moved"), ("dists/numpy/version", "0"),
+        ("dists/click/version", "0"),
     ],
 )  # fmt: skip
 def test_what_does_not_is_passed_over(old: dict[str, Any], path: str, value: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
+import warnings
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -106,7 +107,9 @@ def mixed_in(plain: type[Any], kind: str) -> type[Any]:
     annotations = {key: value for base in bases for key, value in vars(base).get("__annotations__", {}).items()}
     namespace = {key: getattr(plain, key) for key in annotations if hasattr(plain, key)}
     namespace |= {"__annotations__": annotations, "__module__": plain.__module__, "__doc__": plain.__doc__}
-    return new_class(plain.__name__, (plain, contract), exec_body=lambda body: body.update(namespace))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Field name .* shadows an attribute")  # its own default, on purpose
+        return new_class(plain.__name__, (plain, contract), exec_body=lambda body: body.update(namespace))
 
 
 def _module(path: Path, text: bytes) -> ModuleType:

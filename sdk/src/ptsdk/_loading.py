@@ -134,6 +134,8 @@ def check_targets(entries: Sequence[Entry]) -> None:
 
 def module_exists(name: str) -> bool:
     """Whether ``a.b.c`` can be found, without executing any of the three."""
+    if name in sys.modules:
+        return True
     path: Sequence[str] | None = None
     parts = name.split(".")
     for end in range(1, len(parts) + 1):

@@ -109,6 +109,8 @@ def test_muon_takes_the_matrices_of_blocks_and_leaves_the_rest_to_adamw():
         backward(model, step)
         backward(other, step)
         for each in (optimizer, muon, adamw):
+            for group in each.param_groups:
+                group["lr"] = 1e-2 * (1 - step / 5)
             each.step()
             each.zero_grad()
     assert_close(model, other)

@@ -274,6 +274,8 @@ def test_targets_that_match_nothing_name_what_there_is():
     assert "the blocks have o_proj, q_proj" in text
     with pytest.raises(UserError, match=r"a string is a regular expression .* such as \[q_proj\]"):
         Lora(targets="q_proj").apply(model())
+    with pytest.raises(UserError, match="did you mean q_proj"):
+        Lora(targets=("_proj",)).apply(model())
     base = model()
     with pytest.raises(UserError):
         Lora(targets=("nothing",)).apply(base)

@@ -50,7 +50,9 @@ class Use:
             if isinstance(value, Component) and value.kind == self.kind:
                 return value
             if isinstance(value, Component):
-                raise ValueError(f"expected a {self.kind}, got the {value.kind} {type(value).__name__}")
+                raise ValueError(
+                    f"expected a component of the kind {self.kind}, got the {value.kind} {type(value).__name__}"
+                )
             if not info.context or "resolve" not in info.context:
                 raise ValueError(f"a {self.kind} can be named only inside a job")
             resolver: Resolver = info.context["resolve"]

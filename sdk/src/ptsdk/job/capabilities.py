@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 from ptsdk.job.sections import TrainSection
 from ptsdk.job.source import Keys, dotted
@@ -23,21 +22,28 @@ _MADE = {
 
 def impossible(
     entries: Entries,
-    data: Mapping[str, Any],
     train: TrainSection | None,
     missing_requirements: Callable[[Spec], Iterable[str]],
+    *,
+    packing: bool,
+    validates: bool,
 ) -> list[Fault]:
     """Everything that two parts of a job disagree about.
 
     Args:
         entries: the component at each place of the job.
-        data: the data section as written.
         train: None when it is not sound by itself.
         missing_requirements: the PEP 508 requirements of a spec that are not installed.
+        packing: whether the data is packed.
+        validates: whether there is validation data.
     """
-    faults = [*_objectives(entries), *_demands(entries, missing_requirements), *_packing(entries, data)]
+    faults = [*_objectives(entries), *_demands(entries, missing_requirements)]
+    if packing:
+        faults += _packing(entries)
     if train is not None:
-        faults += [*_batches(train), *_memory(train), *_validation(train, data)]
+        faults += [*_batches(train), *_memory(train)]
+        if not validates:
+            faults += _validation(train)
     return faults
 
 
@@ -123,10 +129,10 @@ def _slot(kind: str) -> str:
     )
 
 
-def _packing(entries: Entries, data: Mapping[str, Any]) -> Iterator[Fault]:
+def _packing(entries: Entries) -> Iterator[Fault]:
     method = entries.get(("method",))
     spec = method.spec if method is not None else None
-    if data.get("packing") is True and isinstance(spec, MethodSpec) and spec.objective != "token":
+    if isinstance(spec, MethodSpec) and spec.objective != "token":
         yield Fault(
             ("data", "packing"),
             f"packing joins documents, but method {spec.name} compares or samples whole examples ({spec.objective})",
@@ -165,7 +171,7 @@ def _memory(train: TrainSection) -> Iterator[Fault]:
         )
 
 
-def _validation(train: TrainSection, data: Mapping[str, Any]) -> Iterator[Fault]:
-    if train.validate_every is not None and not data.get("validation"):
+def _validation(train: TrainSection) -> Iterator[Fault]:
+    if train.validate_every is not None:
         message = f"validate_every is {train.validate_every}, but there is no validation data"
         yield Fault(("train", "validate_every"), message, "add data.validation, or remove train.validate_every")

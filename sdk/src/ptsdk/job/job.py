@@ -22,6 +22,7 @@ from ptsdk.contracts.strategy import Strategy
 from ptsdk.contracts.tokenizer import TokenizerSource
 from ptsdk.job.sections import DataSection, OneOrMany, Section, TrainSection
 from ptsdk.plugins import Entry
+from ptsdk.specs import MethodSpec, Objective
 
 SLOTS = {
     "model": "model-family",
@@ -115,6 +116,13 @@ class Job(Section):
     def entries(self) -> Mapping[str, Entry]:
         """The component behind each path: ``entries["method"].spec.objective``."""
         return self._origin.entries
+
+    @property
+    def objective(self) -> Objective:
+        """What the method learns from."""
+        spec = self.entries["method"].spec
+        assert isinstance(spec, MethodSpec)
+        return spec.objective
 
     @property
     def local_files(self) -> Mapping[str, str]:

@@ -72,10 +72,9 @@ class _Loading:
         self.faults += [fault for fault in self._misplaced() if fault.keys not in told]
         entries = _components(job, self.resolver) if job else _named(self.values, self.resolver)
         written = {_written(keys, self.values): entry for keys, entry in entries.items()}
-        data = self.values.get("data")
-        self.faults += impossible(
-            written, data if isinstance(data, Mapping) else {}, self._train(), missing_requirements
-        )
+        packing, validates = (job.data.packing, bool(job.data.validation)) if job else self._data()
+        train = job.train if job else self._train()
+        self.faults += impossible(written, train, missing_requirements, packing=packing, validates=validates)
         problems = [*problems, *self._problems()]
         if problems or job is None:
             raise UserError(*sorted(problems, key=lambda p: (p.file == OVERRIDE, p.line)))
@@ -98,6 +97,12 @@ class _Loading:
             values = self.values.get(name)
             if isinstance(values, Mapping):
                 yield from (fault.inside((name,)) for fault in misplaced_bools(section, values))
+
+    def _data(self) -> tuple[bool, bool]:
+        """Whether a job that is not sound packs, and whether it has validation data."""
+        data = self.values.get("data")
+        given = data if isinstance(data, Mapping) else {}
+        return given.get("packing") is True, bool(given.get("validation"))
 
     def _train(self) -> TrainSection | None:
         """The train section, of a faulty one the keys that are sound by themselves."""

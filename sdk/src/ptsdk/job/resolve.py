@@ -16,12 +16,21 @@ from ptsdk.contracts.loss import PolicyLoss, PreferenceLoss, TokenLoss
 from ptsdk.contracts.model import ModelFamily
 from ptsdk.errors import PtsdkError, UserError
 from ptsdk.job.source import Keys
-from ptsdk.job.wording import Fault, Faults, faults_of, misplaced_bools, shown
+from ptsdk.job.wording import Fault, Faults, a, faults_of, misplaced_bools, shown
 from ptsdk.plugins import Entry
 from ptsdk.registry import Registry
 from ptsdk.specs import KINDS, DatasetSpec, LossSpec, MethodSpec, Objective, Spec
 
-_LOCAL = re.compile(r"\.py:[A-Za-z_]\w*$")
+_LOCAL = re.compile(r"\.py(:|$)")
+_PATHS = {
+    "model-family": re.compile(r"[/\\]|^[.~]"),
+    "tokenizer": re.compile(r"://|^[./~]|\.[a-z]+$"),
+    "dataset": re.compile(r"://|^[./~]|\.[a-z]+$"),
+}
+"""What looks like a path where a name is expected."""
+USE_IMPLIED = ("model-family", "tokenizer")
+"""Kinds whose options may stand without ``use``."""
+
 _LOSSES: dict[type[Component], Objective] = {
     TokenLoss: "token",
     PreferenceLoss: "preference",
@@ -54,14 +63,18 @@ class Resolver:
         """
         if value is None:
             raise Faults(
-                Fault((), f"expected a {kind}, got null", "remove the line to use the default, if there is one")
+                Fault((), f"expected {a(kind)}, got null", "remove the line to use the default, if there is one")
             )
         use, options = self._split(kind, value)
         try:
             entry, cls = self.find(kind, use)
         except PtsdkError as error:
             named = ("use",) if isinstance(value, Mapping) and "use" in value else ()
-            raise Faults(*_from_error(error, named)) from error
+            faults = _from_error(error, named)
+            if isinstance(value, str) and _is_path(kind, value):
+                spelled = f"{{path: {value}}}" if kind in USE_IMPLIED else f"{{use: ..., path: {value}}}"
+                faults = [Fault((), f"expected the name of {a(kind)}, got what looks like a path", f"write {spelled}")]
+            raise Faults(*faults) from error
         component = self._build(cls, options)
         object.__setattr__(component, "__ptsdk_use__", use if _LOCAL.search(use) else entry.qualified)
         return component
@@ -84,7 +97,8 @@ class Resolver:
         """
         if isinstance(value, Component):
             return self.entry_of(value)
-        return self.find(kind, self._split(kind, value)[0])[0]
+        use = self._split(kind, value)[0]
+        return self.find(kind, use)[0] if _LOCAL.search(use) else self.registry.find(kind, use)
 
     def entry_of(self, component: Component) -> Entry:
         """Where an instance came from, also one that was made in Python."""
@@ -102,12 +116,12 @@ class Resolver:
         if isinstance(value, str):
             return value, {}
         if not isinstance(value, Mapping):
-            raise Faults(Fault((), f"expected the name of a {kind}, or a mapping with `use`, got {shown(value)}"))
+            raise Faults(Fault((), f"expected the name of {a(kind)}, or a mapping with `use`, got {shown(value)}"))
         options = {key: item for key, item in value.items() if key != "use"}
         if "use" not in value:
             return self._implied(kind, options), options
         if not isinstance(value["use"], str):
-            raise Faults(Fault(("use",), f"expected the name of a {kind}, got {shown(value['use'])}"))
+            raise Faults(Fault(("use",), f"expected the name of {a(kind)}, got {shown(value['use'])}"))
         return value["use"], options
 
     def _implied(self, kind: str, options: Mapping[str, Any]) -> str:
@@ -199,11 +213,22 @@ class Resolver:
                 yield from _from_error(error, ("config",))
 
 
+def _is_path(kind: str, name: str) -> bool:
+    return kind in _PATHS and not _LOCAL.search(name) and _PATHS[kind].search(name) is not None
+
+
 def _from_error(error: PtsdkError, keys: Keys) -> list[Fault]:
     """The problems of an error as faults; what a family says of ``model.config.x`` keeps its key."""
     if not isinstance(error, UserError):
         return [Fault(keys, str(error))]
-    return [Fault((*keys, *_inner(problem.path)), problem.message, problem.hint) for problem in error.problems]
+    return [
+        Fault(
+            (*keys, *_inner(problem.path)),
+            f"{problem.file}:{problem.line}: {problem.message}" if problem.file else problem.message,
+            problem.hint,
+        )
+        for problem in error.problems
+    ]
 
 
 def _inner(path: str) -> Keys:

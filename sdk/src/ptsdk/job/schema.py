@@ -138,5 +138,5 @@ def _or_environment(schema: dict[str, Any]) -> dict[str, Any]:
     varies = schema.get("type") in ("integer", "number", "boolean") or "enum" in schema
     if not varies or "const" in schema:
         return schema
-    outside = {key: schema.pop(key) for key in ("description", "default") if key in schema}
+    outside: dict[str, Any] = {key: schema.pop(key) for key in ("description", "default") if key in schema}
     return {**outside, "anyOf": [schema, {"$ref": "#/$defs/environment"}]}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ptsdk.errors import Problem, UserError
-from ptsdk.job.yaml_nodes import YamlError, compose, scalar
+from ptsdk.job.yaml_nodes import MAX_DEPTH, YamlError, compose, scalar
 
 Keys = tuple[str | int, ...]
 """Where a value stands: ``("data", "train", 0, "path")``."""
@@ -109,6 +109,8 @@ class _Reader:
 
     def value(self, node: Any, keys: Keys) -> Any:
         self._nodes += 1
+        if len(keys) > MAX_DEPTH:  # an alias may stand inside what it stands for
+            raise YamlError(f"nested more than {MAX_DEPTH} deep", node.start_mark.line + 1)
         if self._nodes > MAX_NODES:
             line = node.start_mark.line + 1
             raise YamlError(

@@ -12,7 +12,11 @@ from typing import Any
 import yaml
 
 MAX_DEPTH = 50
+MAX_DIGITS = 100
 
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _TAG = "tag:yaml.org,2002:"
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -46,9 +50,9 @@ class _Loader(yaml.SafeLoader):
 for _name, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
-    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
+    ("int", _INT.pattern, list("-+0123456789")),
+    ("float", _FLOAT.pattern, list("-+.0123456789")),
+    ("float", _NOT_FINITE.pattern, list("-+.")),
 ):
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_pattern})$"), _first)
 
@@ -81,9 +85,9 @@ def scalar(node: yaml.ScalarNode) -> Any:
         return None
     if tag == "bool" and text in _WORDS:
         return _WORDS[text]
-    if tag == "int" and len(text) <= 100:
+    if tag == "int" and len(text) <= MAX_DIGITS and _INT.fullmatch(text):
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
-    if tag == "float":
+    if tag == "float" and (_FLOAT.fullmatch(text) or _NOT_FINITE.fullmatch(text)):
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     shown = text if len(text) <= 40 else f"{text[:37]}..."
     raise ValueError(f"{shown!r} cannot be read as {node.tag.replace(_TAG, '!!')}")

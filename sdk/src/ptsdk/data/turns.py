@@ -31,11 +31,13 @@ ADVICE = "give the tokenizer a chat template with {% generation %} around what t
 class _Turn:
     """How a template writes an answer, from the end of the question's content on.
 
-    ``header``: what the prompt already holds; ``opening``: what comes between it and the content
-    (an empty thought); ``tail``: what follows the content.
+    ``header``: what the prompt already holds; ``extra``: what the prompt holds beyond what precedes
+    an answer (``<think>``); ``opening``: what comes between header and content (an empty thought);
+    ``tail``: what follows the content.
     """
 
     header: str
+    extra: str
     opening: str
     tail: str
 
@@ -65,13 +67,15 @@ class Conversation:
         prompt = _around(self._render([ask], prompt=True), QUESTION)[1]
         head, tail = _around(_around(self._render([ask, reply]), QUESTION)[1], MARK)
         size = shared(prompt, head)
-        return _Turn(head[:size], head[size:], tail)
+        return _Turn(head[:size], prompt[size:], head[size:], tail)
 
     def _span(self, index: int, turn: _Turn) -> Span:
         place = self._by_difference(index, turn) or self._by_prefix(index, turn)
         if place is None:
             raise BadRow(f"the chat template writes `messages[{index}]` so that it cannot be masked exactly; {ADVICE}")
         start, stop = place
+        if self.text.startswith(turn.extra, start):
+            start += len(turn.extra)
         check_content(self.messages, index, self.text[max(start - 64, 0) : start], self.text[start:stop])
         return start, stop + len(self._end_of_turn(index, turn.tail, stop))
 

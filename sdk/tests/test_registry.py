@@ -222,6 +222,8 @@ def test_an_edited_file_is_another_module(tmp_path: Path) -> None:
         (PLAIN, "r.py:Lenght", "did you mean Length?"),
         ("class Length:\n    pass\n", "r.py:Length", "does not define score"),
         ("class Length:\n    def __init__(self): pass\n", "r.py:Length", "has its own __init__"),
+        ("import enum\nclass Length(enum.Enum):\n    a = 1\n", "r.py:Length", "is not a Reward"),
+        ("class Length:\n    score: int = 3\n    scale: 5 = 5\n", "r.py:Length", "options of Length cannot be read"),
         ("def Length(c, r): return c\n", "r.py:Length", "not a class"),
         ("x = 1\n\nclass :\n", "r.py:Length", "r.py:3: does not import: SyntaxError"),
         ("import neighbour_of_mine\n", "r.py:Length", "not its neighbours"),

@@ -16,6 +16,11 @@ from tests.broken.dists import BROKEN, LOSS, Dist, healthy, losses
 BY_NAME = {dist.name: dist for dist in BROKEN}
 
 
+def on_path(folder: Path | str) -> str:
+    """``folder`` ahead of what the caller has on the path."""
+    return os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+
+
 def run(folder: Path | str, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     """``ptsdk`` with the dists of a folder installed."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PTSDK_")}
@@ -23,7 +28,7 @@ def run(folder: Path | str, *args: str, **env: str) -> subprocess.CompletedProce
         [sys.executable, "-m", "ptsdk", *args],
         capture_output=True,
         text=True,
-        env={**clean, "PYTHONPATH": str(folder), **env},
+        env={**clean, "PYTHONPATH": on_path(folder), **env},
         timeout=60,
         check=False,
     )
@@ -168,7 +173,7 @@ def test_nothing_heavy_is_loaded_even_by_a_plugin_that_tries(tmp_path: Path) -> 
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": on_path(tmp_path)},
         timeout=60,
         check=True,
     )

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, new_class
-from typing import Any
+from typing import Any, TypeGuard
 
 from ptsdk._guard import explain
 from ptsdk._loading import Entry
@@ -87,13 +87,20 @@ def import_file(reference: str, base: Path) -> tuple[object, str, str]:
     return getattr(module, name), hashlib.sha256(text).hexdigest(), str(path)
 
 
+def is_plain(found: object, kind: str) -> TypeGuard[type[Any]]:
+    """Whether it is a class without a model's or another special metaclass: one to mix in."""
+    meta = type(contract_of(kind))
+    return isinstance(found, type) and not isinstance(found, meta) and issubclass(meta, type(found))
+
+
 def mixed_in(plain: type[Any], kind: str) -> type[Any]:
     """A plain class made a component: ``class MyReward: def score(...)`` needs no base class.
 
     Its annotated attributes become options, as in a subclass.
 
     Raises:
-        UserError: it has an ``__init__`` of its own; a component has options instead.
+        UserError: it has an ``__init__`` of its own, where a component has options, or annotations that
+            make no options.
     """
     contract = contract_of(kind)
     if plain.__init__ is not object.__init__:
@@ -109,7 +116,10 @@ def mixed_in(plain: type[Any], kind: str) -> type[Any]:
     namespace |= {"__annotations__": annotations, "__module__": plain.__module__, "__doc__": plain.__doc__}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Field name .* shadows an attribute")  # its own default, on purpose
-        return new_class(plain.__name__, (plain, contract), exec_body=lambda body: body.update(namespace))
+        try:
+            return new_class(plain.__name__, (plain, contract), exec_body=lambda body: body.update(namespace))
+        except (TypeError, NameError, ValueError, RuntimeError) as error:
+            raise UserError(Problem(f"the options of {plain.__name__} cannot be read: {explain(error)}")) from error
 
 
 def _module(path: Path, text: bytes) -> ModuleType:

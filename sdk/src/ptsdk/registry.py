@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptsdk import hints
-from ptsdk._importing import check_class, import_file, import_target, mixed_in
+from ptsdk._importing import check_class, import_file, import_target, is_plain, mixed_in
 from ptsdk._installed import normalise
 from ptsdk.errors import Problem, UserError
 from ptsdk.plugins import Entry, Plugins, Record
@@ -128,9 +128,7 @@ class Registry:
             UserError: no such file or class, it does not import, or it is not of the kind.
         """
         found, digest, path = import_file(reference, base)
-        from ptsdk.contracts.component import Component
-
-        if isinstance(found, type) and not issubclass(found, Component):
+        if is_plain(found, kind):
             found = mixed_in(found, kind)
         return check_class(found, kind, f"{kind} {reference!r} (in {path})"), digest
 

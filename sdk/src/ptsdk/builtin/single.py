@@ -37,12 +37,11 @@ class Single(Strategy):
     def load(self, model: CausalLM, tensors: Mapping[str, Tensor], world: World, dtype: torch.dtype) -> None:
         """Give each parameter its tensor: its first storage, or the values into what it has."""
         for name in tensors:
-            tensor = tensors[name].to(device=world.device, dtype=dtype)
             parameter = model.get_parameter(name)
             if parameter.is_meta:
-                replace_parameter(model, name, tensor)
+                replace_parameter(model, name, tensors[name].to(device=world.device, dtype=dtype))
             else:
-                parameter.data.copy_(tensor)
+                parameter.data.copy_(tensors[name])
 
     def all_reduce(self, values: Tensor) -> Tensor:
         """The values themselves."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,7 @@ from ptsdk.contracts.checkpoint import Checkpoint
 from ptsdk.contracts.strategy import Strategy, World
 from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data.example import Example
+from ptsdk.data.order import SamplePlan
 from ptsdk.nn.causal_lm import CausalLM
 
 if TYPE_CHECKING:
@@ -24,26 +25,13 @@ class Progress:
     """How far a run is; all of it is stored in checkpoints.
 
     ``epoch`` and ``offset`` are the cursor into the sample order: ``offset`` items of that epoch
-    have been consumed, over all processes.
+    have been handed out, over all processes.
     """
 
     step: int = 0
     epoch: int = 0
     offset: int = 0
     tokens_total: int = 0
-
-
-class Plan(Protocol):
-    """Which examples each optimizer step reads on this process (see ``data.order``)."""
-
-    def steps(self, progress: Progress) -> Iterator[list[list[int]]]:
-        """From the cursor on: for each step, micro-batches of example indices. Advances the
-        cursor of ``progress`` when the *next* step is asked for."""
-        ...
-
-    def epochs_done(self, progress: Progress) -> float:
-        """The cursor in epochs, for people: 1.5 is half way through the second."""
-        ...
 
 
 @dataclass
@@ -61,7 +49,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     total_steps: int
     train_data: Sequence[Example]
-    train_plan: Plan
+    train_plan: SamplePlan
     validation_data: Sequence[Example] = ()
     validation_plan: Sequence[Sequence[int]] = ()
     """Micro-batches of validation examples on this process."""

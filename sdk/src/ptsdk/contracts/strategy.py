@@ -47,8 +47,11 @@ class Strategy(Component):
 
     @abstractmethod
     def load(self, model: CausalLM, tensors: Mapping[str, Tensor], world: World, dtype: torch.dtype) -> None:
-        """Materialise the parameters named in ``tensors`` (full tensors, read lazily) on the
-        device. Called once for the base and again for what an adapter restores."""
+        """Fill the parameters named in ``tensors`` (full tensors, read lazily).
+
+        One still on the meta device gets storage in ``dtype`` on the world's device; one that has
+        storage keeps it, and its dtype: that is how a checkpoint is restored.
+        """
 
     @abstractmethod
     def all_reduce(self, values: Tensor) -> Tensor:

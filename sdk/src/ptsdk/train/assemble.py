@@ -80,7 +80,13 @@ def read_data(job: Job, datasets: tuple[Dataset, ...], tokenizer: Tokenizer) -> 
     """Rows to examples, by the rules of the job's data section."""
     data = job.data
     return encode(
-        datasets, tokenizer, job.base, max_length=data.max_length, on_long_row=data.on_long_row, on_bad_row=data.on_bad_row
+        datasets,
+        tokenizer,
+        job.base,
+        max_length=data.max_length,
+        on_long_row=data.on_long_row,
+        on_bad_row=data.on_bad_row,
+        objective=job.objective,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -78,7 +77,8 @@ def write_inputs(run_dir: RunDir, job: Job, lock: Mapping[str, Any]) -> None:
     """job.yaml as given, and what it came to."""
     with atomic_file(run_dir.job_file) as partial:
         partial.write_text(job.text, encoding="utf-8")
-    write_json(run_dir.lock_file, lock)
+    with atomic_file(run_dir.lock_file) as partial:
+        write_json(partial, lock)
 
 
 def resume_from(run: Run, events: RunEventBus, run_dir: RunDir, lock: Mapping[str, Any]) -> None:
@@ -92,19 +92,19 @@ def resume_from(run: Run, events: RunEventBus, run_dir: RunDir, lock: Mapping[st
         warnings.append(f"{run_dir.path} has no checkpoint yet: starting from the beginning")
     else:
         contents = load_checkpoint(folder)
-        old = json.loads(run_dir.lock_file.read_text(encoding="utf-8"))
-        warnings += lock_notes(old, lock)
-        refuse_differences(run, contents, old, lock)
+        warnings += refuse_differences(run, contents, lock)
         warnings += restore(run, events, contents)
     run_dir.truncate_metrics(run.progress.step)
     for warning in warnings:
         print(f"ptsdk: {warning}", file=sys.stderr)
 
 
-def refuse_differences(
-    run: Run, contents: CheckpointContents, old: Mapping[str, Any], new: Mapping[str, Any]
-) -> None:
-    """Stop where the checkpoint is of another training than ``new`` describes."""
+def refuse_differences(run: Run, contents: CheckpointContents, new: Mapping[str, Any]) -> list[str]:
+    """Stop where the checkpoint is of another training than ``new`` describes; what differs
+    without changing results is returned, to be told."""
+    old = contents.lock
+    if old is None:
+        raise UserError("the checkpoint does not say what it was made of (no lock.json)", hint="start anew")
     extends = schedule_unchanged(run.job.schedule, contents.step, old["total_steps"], new["total_steps"])
     if differences := lock_differences(old, new, steps_may_change=extends):
         raise UserError(
@@ -114,6 +114,7 @@ def refuse_differences(
                 hint="resume with the job as it was, or start anew in another output_dir (or with --overwrite)",
             ),
         )
+    return lock_notes(old, new)
 
 
 def export(run: Run, run_dir: RunDir) -> None:

@@ -36,7 +36,7 @@ def checkpoint_activations(model: CausalLM, mode: str) -> None:
     if mode == "none":
         return
     for block in model.layers:
-        block.forward = functools.partial(_recomputed, block, block.forward, mode == "selective")  # type: ignore[method-assign]
+        block.forward = functools.partial(_recomputed, block, block.forward, mode == "selective")
 
 
 def _recomputed(block: nn.Module, forward: object, selective: bool, *args: object) -> object:

@@ -41,7 +41,7 @@ class Saver:
 
 def restore(run: Run, events: RunEventBus, contents: CheckpointContents) -> list[str]:
     """Put a freshly assembled run where the checkpoint left it; warnings for the user."""
-    tensors = contents.model if contents.adapter is None else run.job.adapter.load(contents.adapter)
+    tensors = contents.model if contents.adapter is None else run.job.adapter.load(contents.adapter, run.model)
     assert tensors is not None
     run.strategy.load(run.model, tensors, run.world, next(run.model.parameters()).dtype)
     run.strategy.load_optimizer(run.model, run.optimizer, contents.optimizer_state)

@@ -50,6 +50,8 @@ class Trainer:
 
     def _loop(self, signals: StopSignals) -> None:
         run, progress = self.run, self.run.progress
+        if progress.step >= run.total_steps:
+            return  # resumed when everything was done
         started = time.perf_counter()
         for micro_batches in run.job.method.batches(run):
             metrics = self._step(micro_batches)

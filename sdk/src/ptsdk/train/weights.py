@@ -12,7 +12,11 @@ from torch import Tensor
 from ptsdk.contracts.adapter import Adapter
 from ptsdk.contracts.checkpoint import Checkpoint
 from ptsdk.contracts.model import ModelFamily
+from ptsdk.errors import UserError
 from ptsdk.nn.causal_lm import CausalLM
+
+SHOWN = 5
+"""Misfits that are named."""
 
 
 class LazyTensors(Mapping[str, Tensor]):
@@ -56,6 +60,27 @@ def base_tensors(model: CausalLM, adapter: Adapter, checkpoint: Checkpoint | Non
         return initial_tensors(model, names, seed)
     check_names(model, names, checkpoint)
     return LazyTensors(names, checkpoint.tensor)
+
+
+def check_names(model: CausalLM, names: list[str], checkpoint: Checkpoint) -> None:
+    """Every parameter must be in the checkpoint, in its shape, and nothing else.
+
+    Raises:
+        UserError: what is missing, unexpected or of another shape.
+    """
+    there, tied = set(checkpoint.names()), model.tied()
+    problems = [f"{name} is missing" for name in names if name not in there]
+    problems += [f"{name} is not part of the model" for name in sorted(there - {*names, *tied})]
+    for name in there.intersection(names):
+        expected, found = tuple(model.get_parameter(name).shape), checkpoint.shape(name)
+        if expected != found:
+            problems.append(f"{name} is {list(found)}, config.json makes it {list(expected)}")
+    if problems:
+        more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
+        raise UserError(
+            f"{checkpoint.path} does not fit its config.json: {'; '.join(problems[:SHOWN])}{more}",
+            hint="is the checkpoint complete, and of this architecture?",
+        )
 
 
 def initial_tensors(model: CausalLM, names: list[str], seed: int) -> LazyTensors:

@@ -1,10 +1,10 @@
-"""Examples in memory: columns of numbers instead of objects, about five bytes a token."""
+"""Examples in columns: about five bytes a token instead of a Python object each."""
 
 from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -13,29 +13,41 @@ from numpy.typing import NDArray
 
 from ptsdk.data.example import Document, Example
 
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+
 
 @dataclass(frozen=True, eq=False)
 class ExampleStore(Sequence[Example]):
-    """n examples of d documents of t tokens in all, made by a ``StoreBuilder``.
+    """``n`` examples of ``D`` documents of ``T`` tokens in all.
+
+    An ``Example`` is built when it is asked for. Made by ``StoreBuilder``, joined by ``concat``.
 
     Attributes:
-        tokens: int32 [t].
-        supervised: bool [t].
-        document_ends: int64 [d + 1]; document ``i`` is ``tokens[document_ends[i]:document_ends[i + 1]]``.
+        tokens: int32 [T], all documents end to end.
+        supervised: bool [T], whether predicting the token carries loss.
+        document_ends: int64 [D + 1]; document ``i`` is ``tokens[document_ends[i]:document_ends[i + 1]]``.
         example_ends: int64 [n + 1], likewise into the documents.
-        extras: JSON of the examples that have any, by index.
-        places: where each example came from, ``file:line``.
+        supervised_tokens: int32 [n], tokens of each example that carry loss; a document's first does
+            not, whatever its mask says, since nothing predicts it.
+        extras: JSON text of the extras of those examples that have any, by index.
+        files: names of the data files.
+        file_ids: int32 [n], which of ``files`` an example came from.
+        lines: int64 [n], its line there; 0 where the place has none.
     """
 
-    tokens: NDArray[np.int32]
+    tokens: Int32
     supervised: NDArray[np.bool_]
-    document_ends: NDArray[np.int64]
-    example_ends: NDArray[np.int64]
-    extras: dict[int, str]
-    places: list[str]
+    document_ends: Int64
+    example_ends: Int64
+    supervised_tokens: Int32
+    extras: Mapping[int, str]
+    files: tuple[str, ...]
+    file_ids: Int32
+    lines: Int64
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.lines)
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
@@ -47,25 +59,28 @@ class ExampleStore(Sequence[Example]):
         if isinstance(index, slice):
             return [self[i] for i in range(len(self))[index]]
         index = range(len(self))[index]
-        documents = tuple(self._document(i) for i in range(self.example_ends[index], self.example_ends[index + 1]))
-        return Example(documents, json.loads(self.extras.get(index, "{}")))
-
-    def _document(self, index: int) -> Document:
-        part = slice(self.document_ends[index], self.document_ends[index + 1])
-        return Document(tuple(self.tokens[part].tolist()), tuple(self.supervised[part].tolist()))
+        extras = self.extras.get(index)
+        documents = map(self._document, range(self.example_ends[index], self.example_ends[index + 1]))
+        return Example(tuple(documents), json.loads(extras) if extras else {})
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each example, int64 [n]."""
-        return np.diff(self.document_ends[self.example_ends])
+    def lengths(self) -> Int64:
+        """int64 [n]: tokens of each example, over all its documents."""
+        lengths: Int64 = np.diff(self.document_ends[self.example_ends])
+        return lengths
 
     def place(self, index: int) -> str:
-        """``file:line`` of an example."""
-        return self.places[index]
+        """Where an example came from: ``file:line``."""
+        file, line = self.files[self.file_ids[index]], int(self.lines[index])
+        return f"{file}:{line}" if line else file
 
     def example_of_token(self, position: int) -> int:
         """The index of the example that ``tokens[position]`` belongs to."""
         return int(np.searchsorted(self.document_ends[self.example_ends], position, side="right")) - 1
+
+    def _document(self, index: int) -> Document:
+        part = slice(self.document_ends[index], self.document_ends[index + 1])
+        return Document(tuple(self.tokens[part].tolist()), tuple(self.supervised[part].tolist()))
 
 
 class StoreBuilder:
@@ -74,57 +89,75 @@ class StoreBuilder:
     def __init__(self) -> None:
         self._tokens, self._supervised = array("i"), bytearray()
         self._document_ends, self._example_ends = array("q", [0]), array("q", [0])
-        self._extras: dict[int, str] = {}
-        self._places: list[str] = []
+        self._supervised_tokens, self._extras = array("i"), dict[int, str]()
+        self._files: dict[str, int] = {}
+        self._file_ids, self._lines = array("i"), array("q")
 
     def append(self, example: Example, place: str = "") -> None:
-        """Add ``example``, which came from ``place``.
+        """Add ``example``, which came from ``place`` (``file:line``).
 
         Raises:
-            TypeError: its extras are not JSON-able; nothing was added.
+            TypeError: extras that JSON cannot hold; nothing was added.
+            ValueError: a document whose mask is not as long as its tokens; nothing was added.
         """
-        extras = json.dumps(example.extras) if example.extras else None
-        if extras is not None:
-            self._extras[len(self._places)] = extras
+        extras = json.dumps(dict(example.extras), ensure_ascii=False) if example.extras else ""
+        for document in example.documents:
+            if len(document.tokens) != len(document.supervised):
+                raise ValueError(f"{len(document.tokens)} tokens, but a mask of {len(document.supervised)}")
+        if extras:
+            self._extras[len(self._lines)] = extras
         for document in example.documents:
             self._tokens.extend(document.tokens)
             self._supervised.extend(document.supervised)
             self._document_ends.append(len(self._tokens))
         self._example_ends.append(len(self._document_ends) - 1)
-        self._places.append(place)
+        self._supervised_tokens.append(example.supervised)
+        file, line = _split(place)
+        self._file_ids.append(self._files.setdefault(file, len(self._files)))
+        self._lines.append(line)
 
     def build(self) -> ExampleStore:
-        """The store of all that was appended."""
+        """The store, over the builder's own memory: nothing can be appended afterwards."""
         return ExampleStore(
-            tokens=np.array(self._tokens, dtype=np.int32),
-            supervised=np.frombuffer(bytes(self._supervised), dtype=np.bool_),
-            document_ends=np.array(self._document_ends, dtype=np.int64),
-            example_ends=np.array(self._example_ends, dtype=np.int64),
+            tokens=np.frombuffer(self._tokens, np.int32),
+            supervised=np.frombuffer(self._supervised, np.bool_),
+            document_ends=np.frombuffer(self._document_ends, np.int64),
+            example_ends=np.frombuffer(self._example_ends, np.int64),
+            supervised_tokens=np.frombuffer(self._supervised_tokens, np.int32),
             extras=self._extras,
-            places=self._places,
+            files=tuple(self._files),
+            file_ids=np.frombuffer(self._file_ids, np.int32),
+            lines=np.frombuffer(self._lines, np.int64),
         )
 
 
 def concat(stores: Sequence[ExampleStore]) -> ExampleStore:
-    """The examples of several stores, one after the other."""
+    """The examples of several stores, at least one, one after the other."""
     if len(stores) == 1:
         return stores[0]
-    extras: dict[int, str] = {}
-    places: list[str] = []
-    for store in stores:
-        extras |= {len(places) + index: text for index, text in store.extras.items()}
-        places += store.places
+    files = {name: i for i, name in enumerate(dict.fromkeys(name for store in stores for name in store.files))}
+    file_ids = [np.array([files[name] for name in s.files], np.int32)[s.file_ids] for s in stores]
+    starts = np.cumsum([0, *map(len, stores)]).tolist()
     return ExampleStore(
-        tokens=np.concatenate([store.tokens for store in stores]),
-        supervised=np.concatenate([store.supervised for store in stores]),
-        document_ends=_joined([store.document_ends for store in stores]),
-        example_ends=_joined([store.example_ends for store in stores]),
-        extras=extras,
-        places=places,
+        tokens=np.concatenate([s.tokens for s in stores]),
+        supervised=np.concatenate([s.supervised for s in stores]),
+        document_ends=_joined([s.document_ends for s in stores]),
+        example_ends=_joined([s.example_ends for s in stores]),
+        supervised_tokens=np.concatenate([s.supervised_tokens for s in stores]),
+        extras={start + i: text for start, s in zip(starts, stores, strict=False) for i, text in s.extras.items()},
+        files=tuple(files),
+        file_ids=np.concatenate(file_ids),
+        lines=np.concatenate([s.lines for s in stores]),
     )
 
 
-def _joined(ends: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def _joined(ends: Sequence[Int64]) -> Int64:
     """Running ends, each list going on where the one before stopped."""
     starts = np.cumsum([0, *(part[-1] for part in ends)])
     return np.concatenate([[0], *(part[1:] + start for part, start in zip(ends, starts[:-1], strict=True))])
+
+
+def _split(place: str) -> tuple[str, int]:
+    """``file:line`` in two; the line is 0 where there is none."""
+    file, _, line = place.rpartition(":")
+    return (file, int(line)) if file and line.isdecimal() else (place, 0)

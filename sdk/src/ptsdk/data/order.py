@@ -1,0 +1,196 @@
+"""The order of examples: which of them each optimizer step reads, on each process.
+
+Everything is a pure function of the seed and the epoch. The world size only decides who reads
+which part of a step, so one cursor, counted over all processes, resumes a run on any of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptsdk.data.mixing import PACKS, epoch_examples, permutation
+from ptsdk.data.packing import pack
+
+if TYPE_CHECKING:
+    from ptsdk.contracts.run import Progress
+
+Int64 = NDArray[np.int64]
+Share = list[list[int]]
+"""The micro-batches of one process in one step, each a list of example indices."""
+
+
+class Epoch:
+    """The items of one epoch in order; an item is one sequence of a batch.
+
+    Args:
+        examples: int64, the example indices of all items, item after item.
+        bounds: int64 [items + 1]; item ``j`` is ``examples[bounds[j]:bounds[j + 1]]``.
+    """
+
+    def __init__(self, examples: Int64, bounds: Int64) -> None:
+        self.examples, self.bounds = examples, bounds
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def items(self, start: int, stop: int) -> list[tuple[int, ...]]:
+        """The items number ``start`` to ``stop``."""
+        bounds = self.bounds[start : stop + 1].tolist()
+        return [tuple(self.examples[a:b].tolist()) for a, b in pairwise(bounds)]
+
+
+class SamplePlan:
+    """Implements ``contracts.run.Plan`` for data that fits in memory.
+
+    Args:
+        lengths: int64 [n], tokens of each example.
+        sizes: examples of each data set, summing to n.
+        weights: of each data set, see ``data.mixing``.
+        seed: of the order.
+        shuffle: False keeps the order of the files.
+        packing: whether an item is as many whole examples as fit into ``capacity``, else one example.
+        capacity: tokens of a pack.
+        batch_size: items an optimizer step reads, over all processes.
+        micro_batch_size: items a process takes through the model at once.
+        rank: of this process.
+        world_size: how many processes there are.
+        steps: length of the run in optimizer steps, or
+        epochs: in passes over the data; the last batch is then as long as what is left.
+
+    Raises:
+        ValueError: no examples, neither or both of ``steps`` and ``epochs``, or an example that is
+            longer than a pack.
+        UserError: weights under which a data set is never seen.
+    """
+
+    def __init__(
+        self,
+        *,
+        lengths: NDArray[np.integer],
+        sizes: Sequence[int],
+        weights: Sequence[float | None],
+        seed: int,
+        shuffle: bool,
+        packing: bool,
+        capacity: int,
+        batch_size: int,
+        micro_batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        steps: int | None = None,
+        epochs: float | None = None,
+    ) -> None:
+        if not sizes or min(sizes) < 1 or sum(sizes) != len(lengths):
+            raise ValueError(f"{len(lengths)} lengths do not make data sets of {list(sizes)} examples")
+        if (steps is None) == (epochs is None):
+            raise ValueError("a plan is as long as either steps or epochs say")
+        self.lengths, self.sizes, self.weights = lengths, tuple(sizes), tuple(weights)
+        self.seed, self.shuffle, self.packing, self.capacity = seed, shuffle, packing, capacity
+        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
+        self.rank, self.world_size = rank, world_size
+        self._latest: tuple[int, Epoch] | None = None
+        self._counts: dict[int, int] = {}
+        self._end: tuple[float, int] = (math.inf, 0) if epochs is None else self._cursor_after(epochs)
+        self.total_steps = steps if steps is not None else -(-self._items_before(*self._end) // batch_size)
+        """Optimizer steps of the whole run."""
+
+    def items(self, epoch: int) -> list[tuple[int, ...]]:
+        """Every item of an epoch: one example index, or those of a pack."""
+        made = self.epoch(epoch)
+        return made.items(0, len(made))
+
+    def epoch(self, number: int) -> Epoch:
+        """The items of an epoch, kept until another one is asked for."""
+        if self._latest is None or self._latest[0] != number:
+            self._latest = (number, self._make(number))
+        return self._latest[1]
+
+    def steps(self, progress: Progress) -> Iterator[Share]:
+        """From the cursor on: for each step, this process's micro-batches.
+
+        A step's items are cut into contiguous shares, one a process, and shares into micro-batches.
+        Every process gets equally many; those it has no items for are empty lists.
+
+        The cursor moves when a step is handed out, so that while the step runs, and when it ends in
+        a checkpoint, ``progress`` already says where the next one begins.
+
+        Ends where ``epochs`` do; a run of so many ``steps`` goes on for as long as it is asked.
+        """
+        while items := self._take(progress):
+            yield share(items, self.micro_batch_size, self.rank, self.world_size)
+
+    def epochs_done(self, progress: Progress) -> float:
+        """The cursor in epochs, for people: 1.5 is half way through the second."""
+        return progress.epoch + progress.offset / self._size(progress.epoch)
+
+    def _take(self, progress: Progress) -> list[tuple[int, ...]]:
+        """The next batch, reaching into further epochs where one ends; moves the cursor past it."""
+        batch: list[tuple[int, ...]] = []
+        while len(batch) < self.batch_size and (progress.epoch, progress.offset) < self._end:
+            epoch = self.epoch(progress.epoch)
+            end = len(epoch) if progress.epoch < self._end[0] else self._end[1]
+            stop = min(progress.offset + self.batch_size - len(batch), end)
+            batch += epoch.items(progress.offset, stop)
+            progress.offset = stop
+            if stop == len(epoch):
+                progress.epoch, progress.offset = progress.epoch + 1, 0
+        return batch
+
+    def _make(self, number: int) -> Epoch:
+        examples = epoch_examples(self.sizes, self.weights, self.seed, number, self.shuffle)
+        if not self.packing:
+            return Epoch(examples, np.arange(len(examples) + 1))
+        # Equal lengths are packed in the order they come in, so that each epoch packs other neighbours.
+        order, bounds = pack(self.lengths[examples], self.capacity)
+        if self.shuffle:
+            ranks = permutation(len(bounds) - 1, self.seed, PACKS, number)
+        else:
+            ranks = np.argsort(np.argsort(np.minimum.reduceat(order, bounds[:-1])))
+        packs = np.repeat(ranks, np.diff(bounds))
+        order = order[np.lexsort((order, packs))]
+        return Epoch(examples[order], np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(packs))]))
+
+    def _size(self, epoch: int) -> int:
+        """Items of an epoch. Packs are counted once where every epoch packs the same lengths."""
+        if not self.packing:
+            return len(self.lengths)
+        key = epoch if any(weight is not None for weight in self.weights) else 0
+        if key not in self._counts:
+            self._counts[key] = len(self.epoch(key))
+        return self._counts[key]
+
+    def _cursor_after(self, epochs: float) -> tuple[int, int]:
+        """The cursor at the end of so many epochs; of a part of one, its items are rounded up."""
+        whole, part = divmod(Fraction(str(epochs)), 1)
+        items = math.ceil(part * self._size(whole)) if part else 0
+        return (whole + 1, 0) if part and items == self._size(whole) else (whole, items)
+
+    def _items_before(self, epoch: float, offset: int) -> int:
+        return sum(self._size(e) for e in range(int(epoch))) + offset
+
+
+def share(items: Sequence[tuple[int, ...]], micro_batch_size: int, rank: int, world_size: int) -> Share:
+    """The micro-batches of process ``rank``: a contiguous slice of ``items``, cut into pieces.
+
+    Every process gets as many as the one with the most items needs; those beyond its own items are
+    empty lists. A micro-batch is the flat list of the examples of its items.
+    """
+    start, stop = (r * len(items) // world_size for r in (rank, rank + 1))
+    mine = items[start:stop]
+    largest = -(-len(items) // world_size)
+    return [
+        [example for item in mine[i : i + micro_batch_size] for example in item]
+        for i in range(0, largest, micro_batch_size)
+    ]
+
+
+def validation_batches(examples: int, micro_batch_size: int, rank: int, world_size: int) -> Share:
+    """Each of so many examples once, over all processes; see ``share``."""
+    return share([(i,) for i in range(examples)], micro_batch_size, rank, world_size)

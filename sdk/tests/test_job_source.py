@@ -51,8 +51,15 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: Any) -> None:
     assert type(found) is type(value)
 
 
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**20), 10**20)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="ascii"))
+)
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="ascii")),
+    scalars,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abcxyz_. ", min_size=1), inner, max_size=4),
     max_leaves=12,
 )

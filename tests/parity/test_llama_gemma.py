@@ -18,7 +18,7 @@ from ptsdk_gemma.model import Gemma3
 from ptsdk_llama.model import Llama
 
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-LLAMA3 |= {"original_max_position_embeddings": 16}
+LLAMA3 |= {"original_max_position_embeddings": 64}
 
 LLAMA: dict[str, dict[str, Any]] = {
     "grouped": {"num_attention_heads": 6, "num_key_value_heads": 3},

@@ -62,8 +62,8 @@ class Gemma3Config(DecoderConfig):
     def _fold_older_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
         """Older files have the bases beside ``rope_scaling``, which is that of full attention."""
         config = dict(config)
-        full_theta = config.pop("rope_theta", None) or 1_000_000.0
-        local_theta = config.pop("rope_local_base_freq", None) or 10_000.0
+        full_theta = config.pop("rope_theta", 1_000_000.0)
+        local_theta = config.pop("rope_local_base_freq", 10_000.0)
         rope = dict(config.get("rope_parameters") or {})
         full = {**(rope.get("full_attention") or {}), **(config.pop("rope_scaling", None) or {})}
         rope["full_attention"] = rope_entry(full, full_theta)

@@ -176,6 +176,6 @@ class RotaryConfig(DecoderConfig):
     @classmethod
     def _fold_older_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
         config = dict(config)
-        theta, scaling = config.pop("rope_theta", None) or 10_000.0, config.pop("rope_scaling", None)
+        theta, scaling = config.pop("rope_theta", 10_000.0), config.pop("rope_scaling", None)
         config["rope_parameters"] = rope_entry(scaling or config.get("rope_parameters"), theta)
         return config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Chat(FileDataset):
         """The conversation as its template renders it, loss on the assistant's tokens."""
         messages = shapes.conversation(row.values)
         tools = shapes.tools_of(row.values)
-        return _one(mask_messages(tokenizer, messages, tools, self.train_on, **self.template_options))
+        return Example((mask_messages(tokenizer, messages, tools, self.train_on, **self.template_options),))
 
 
 class Instruct(FileDataset):
@@ -70,7 +70,7 @@ class Instruct(FileDataset):
     def encode(self, row: Row, tokenizer: Tokenizer) -> Example:
         """Prompt and completion, loss on the completion and its end."""
         prompt, completion = shapes.prompt_completion(row.values)
-        return _one(answer(tokenizer, prompt, completion, shapes.tools_of(row.values)))
+        return Example(answers(tokenizer, prompt, [completion], shapes.tools_of(row.values)))
 
 
 class Text(FileDataset):
@@ -81,7 +81,7 @@ class Text(FileDataset):
         if "text" not in row.values:
             raise BadRow(f"expected a column `text`, found {', '.join(map(str, row.values)) or 'none'}")
         ids = tokenizer.encode(shapes.text(row.values["text"], "text"))
-        return _one(Document(tuple(ids), (True,) * len(ids)))
+        return Example((Document(tuple(ids), (True,) * len(ids)),))
 
 
 class Preference(FileDataset):
@@ -90,9 +90,7 @@ class Preference(FileDataset):
     def encode(self, row: Row, tokenizer: Tokenizer) -> Example:
         """Two documents, chosen first, loss on what follows the prompt."""
         pair = shapes.preference(row.values)
-        tools = shapes.tools_of(row.values)
-        chosen, rejected = (answer(tokenizer, pair.prompt, text, tools) for text in (pair.chosen, pair.rejected))
-        return Example((chosen, rejected))
+        return Example(answers(tokenizer, pair.prompt, [pair.chosen, pair.rejected], shapes.tools_of(row.values)))
 
 
 class Binary(FileDataset):
@@ -104,8 +102,8 @@ class Binary(FileDataset):
         label = row.values.get("label")
         if not isinstance(label, bool) and label not in (0, 1):
             raise BadRow(f"`label` must be true or false, found {label!r}")
-        document = answer(tokenizer, prompt, completion, shapes.tools_of(row.values))
-        return Example((document,), {"label": bool(label)})
+        documents = answers(tokenizer, prompt, [completion], shapes.tools_of(row.values))
+        return Example(documents, {"label": bool(label)})
 
 
 class Prompts(FileDataset):
@@ -120,31 +118,46 @@ class Prompts(FileDataset):
         return Example((Document(tuple(ids), (False,) * len(ids)),), {"row": dict(row.values)})
 
 
-def answer(
-    tokenizer: Tokenizer, prompt: shapes.Text, completion: shapes.Text, tools: list[Any] | None = None
-) -> Document:
-    """A prompt and what answers it, loss on the answer and its end.
+def answers(
+    tokenizer: Tokenizer, prompt: shapes.Text, completions: Sequence[shapes.Text], tools: list[Any] | None = None
+) -> tuple[Document, ...]:
+    """A prompt and what answers it, one document an answer, loss on the answer and its end.
 
     With a chat template it alone decides the ids. Without one they are those of the two texts
-    joined, which is what the model meets, then EOS; where a token reaches over the joint it is the
-    answer's, as in TRL's prompt-completion data.
+    joined, which is what the model meets, then EOS. The answers begin where their ids first
+    differ from the prompt's alone: a token that reaches over the joint is an answer's, in all
+    documents alike, as in TRL.
 
     Raises:
         BadRow: the row does not fit the tokenizer, or nothing of it carries loss.
     """
-    if tokenizer.chat_template is not None:
-        before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        after = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
-        return mask_messages(tokenizer, [*before, *after], tools, start=len(before))
-    if not isinstance(prompt, str) or not isinstance(completion, str):
-        raise BadRow("these are messages, but the tokenizer has no chat template; set tokenizer.chat_template")
+    if tokenizer.chat_template is None:
+        return _plain_answers(tokenizer, prompt, completions)
+    before = _messages(prompt, "user")
+    conversations = [[*before, *_messages(completion, "assistant")] for completion in completions]
+    return tuple(mask_messages(tokenizer, messages, tools, start=len(before)) for messages in conversations)
+
+
+def _messages(text: shapes.Text, role: str) -> list[shapes.Message]:
+    return [{"role": role, "content": text}] if isinstance(text, str) else text
+
+
+def _plain_answers(
+    tokenizer: Tokenizer, prompt: shapes.Text, completions: Sequence[shapes.Text]
+) -> tuple[Document, ...]:
     if tokenizer.eos_id is None:
         raise UserError("the tokenizer has neither a chat template nor an EOS token, so no completion would end")
-    ids = tokenizer.encode(prompt + completion)
-    if ids[-1:] != [tokenizer.eos_id]:
-        ids.append(tokenizer.eos_id)
-    head = shared(tokenizer.encode(prompt), ids)
-    return Document(tuple(ids), (False,) * head + (True,) * (len(ids) - head))
+    ids = [tokenizer.encode(_plain(prompt) + _plain(completion)) for completion in completions]
+    ended = [one if one[-1:] == [tokenizer.eos_id] else [*one, tokenizer.eos_id] for one in ids]
+    asked = tokenizer.encode(_plain(prompt))
+    head = min(shared(asked, one) for one in ended)
+    return tuple(Document(tuple(one), (False,) * head + (True,) * (len(one) - head)) for one in ended)
+
+
+def _plain(text: shapes.Text) -> str:
+    if not isinstance(text, str):
+        raise BadRow("these are messages, but the tokenizer has no chat template; set tokenizer.chat_template")
+    return text
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: shapes.Text, tools: list[Any] | None = None, **options: Any) -> list[int]:
@@ -154,14 +167,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: shapes.Text, tools: list[Any] | Non
         BadRow: messages, and no chat template to render them with.
     """
     if tokenizer.chat_template is not None:
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        text = render(tokenizer, messages, tools, add_generation_prompt=True, **options).text
+        text = render(tokenizer, _messages(prompt, "user"), tools, add_generation_prompt=True, **options).text
         return tokenizer.encode(text, special=False)
-    if not isinstance(prompt, str):
-        raise BadRow("these are messages, but the tokenizer has no chat template; set tokenizer.chat_template")
-    ids = tokenizer.encode(prompt)
+    ids = tokenizer.encode(_plain(prompt))
     return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_id else ids
-
-
-def _one(document: Document) -> Example:
-    return Example((document,))

@@ -55,18 +55,6 @@ def pack(lengths: NDArray[np.integer], capacity: int) -> tuple[Int64, Int64]:
     return longest_first[by_bin], bounds
 
 
-def efficiency(lengths: NDArray[np.integer], capacity: int) -> float:
-    """The share of ``capacity`` that the bins fill; 0 to 1.
-
-    Raises:
-        ValueError: as above, or no length at all.
-    """
-    if not len(lengths):
-        raise ValueError("nothing to pack")
-    _, bounds = pack(lengths, capacity)
-    return float(lengths.sum() / ((len(bounds) - 1) * capacity))
-
-
 def _assign(values: list[int], counts: list[int], capacity: int) -> list[int]:
     """The bin of each item, items from the longest to the shortest.
 

@@ -105,8 +105,9 @@ BROKEN = (
     Dist("ptsdk-x-heavy", f"import torch\n{HEAD}", ("imports torch", "ptsdk.specs and the standard library")),
     Dist(
         "ptsdk-x-optional",
-        f"try:\n    import pydantic\nexcept ImportError:\n    pydantic = None\n{HEAD}",
+        f"import ptsdk_x_optional.soft\n{HEAD}",
         ("imports pydantic",),
+        {"soft.py": "try:\n    import pydantic\nexcept ImportError:\n    pydantic = None\n"},
     ),
     Dist(
         "ptsdk-x-indirect",

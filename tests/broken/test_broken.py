@@ -163,11 +163,13 @@ def test_a_missing_name_blames_the_broken_plugin(tmp_path: Path) -> None:
 
 
 def test_nothing_heavy_is_loaded_even_by_a_plugin_that_tries(tmp_path: Path) -> None:
+    """Nor does a module stay behind that believes an optional library is missing."""
     for name in ("ptsdk-x-heavy", "ptsdk-x-optional", "ptsdk-x-indirect"):
         BY_NAME[name].install(tmp_path)
     code = (
         "import sys; from ptsdk.cli.main import main; assert main(['plugins']) == 0; "
-        "print(sorted({'torch', 'transformers', 'datasets', 'huggingface_hub', 'pydantic'} & set(sys.modules)))"
+        "print(sorted({'torch', 'transformers', 'datasets', 'huggingface_hub', 'pydantic'} & set(sys.modules)), "
+        "'ptsdk_x_optional.soft' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -177,7 +179,7 @@ def test_nothing_heavy_is_loaded_even_by_a_plugin_that_tries(tmp_path: Path) -> 
         timeout=60,
         check=True,
     )
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == "[] False"
 
 
 def test_doctor_names_every_fault_and_a_fix(tmp_path: Path) -> None:

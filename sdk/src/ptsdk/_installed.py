@@ -34,8 +34,8 @@ def normalise(name: str) -> str:
 def installed() -> tuple[list[Source], list[str]]:
     """The plugins on ``sys.path`` by name, and what is odd about them.
 
-    A dist that is found twice (a folder listed twice, lib64 beside lib) counts once. Of two
-    different ones under a name the first on the path is taken, as ``import`` does, and reported.
+    A dist that is found twice (a folder listed twice, lib64 beside lib) counts once. Where the two
+    differ, the first on the path is taken, as ``import`` does, and the other is reported.
     """
     found: dict[str, Source] = {}
     notices: list[str] = []
@@ -50,16 +50,11 @@ def installed() -> tuple[list[Source], list[str]]:
 
 
 def _sources() -> Iterator[Source]:
-    seen: set[tuple[str, Path]] = set()
     for dist in metadata.distributions():
         text, fault = _entry_points(dist)
         if not fault and f"[{GROUP}]" not in text.replace(" ", ""):
             continue
-        location = Path(str(dist.locate_file(""))).resolve()
-        source = _source(dist, location, fault)
-        if (source.dist, location) not in seen:
-            seen.add((source.dist, location))
-            yield source
+        yield _source(dist, Path(str(dist.locate_file(""))).resolve(), fault)
 
 
 def _entry_points(dist: metadata.Distribution) -> tuple[str, str]:

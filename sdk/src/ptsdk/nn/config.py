@@ -141,6 +141,8 @@ class DecoderConfig(FamilyConfig):
     rms_norm_eps: float = Field(1e-6, ge=0)
     tie_word_embeddings: bool = False
     attention_dropout: float = Field(0.0, ge=0, le=0, description="not implemented: it must be 0")
+    partial_rotary_factor: float | None = Field(None, ge=1, le=1, description="not implemented: heads turn whole")
+    original_max_position_embeddings: None = Field(None, description="belongs into rope_parameters")
 
     @property
     def kv_heads(self) -> int:

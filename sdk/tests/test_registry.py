@@ -233,4 +233,5 @@ def test_an_edited_file_is_another_module(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_with_a_local_file(tmp_path: Path, text: str, reference: str, words: str) -> None:
     (tmp_path / "r.py").write_text(text)
-    assert words in refusal(registry().load_local, reference, "reward", tmp_path)
+    for _ in range(2):  # a file that failed once is not taken for a loaded module the next time
+        assert words in refusal(registry().load_local, reference, "reward", tmp_path)

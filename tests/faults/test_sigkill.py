@@ -75,4 +75,4 @@ def test_sigterm_saves_and_exits_143(job: dict[str, Any], write_job: WriteJob, t
     assert process.returncode == 143, stderr
     saved = sorted((run / "checkpoints").iterdir())[-1]
     state = json.loads((saved / "state.json").read_text())
-    assert state["progress"]["step"] == metrics(run)[-1]["step"]
+    assert state["step"] == metrics(run)[-1]["step"]

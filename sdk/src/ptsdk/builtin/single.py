@@ -18,7 +18,9 @@ from ptsdk.nn.causal_lm import CausalLM
 class Single(Strategy):
     """Everything in this process."""
 
-    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = Field("auto", description="where to train; auto is a GPU if any")
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = Field(
+        "auto", description="where to train; auto is a GPU if any"
+    )
 
     def setup(self) -> World:
         """Choose the device; refuse to be one of several processes that do not know each other."""
@@ -66,9 +68,12 @@ class Single(Strategy):
 
     def load_optimizer(self, model: CausalLM, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         """Put each state back beside its parameter."""
+        on_device = {p for g in optimizer.param_groups if g.get("fused") or g.get("capturable") for p in g["params"]}
         for name, entry in state["state"].items():
             parameter = model.get_parameter(name)
-            optimizer.state[parameter] = {key: _beside(value, parameter) for key, value in entry.items()}
+            optimizer.state[parameter] = {
+                key: _beside(value, parameter, parameter in on_device) for key, value in entry.items()
+            }
 
 
 def pick_device(wish: str) -> torch.device:
@@ -81,8 +86,10 @@ def pick_device(wish: str) -> torch.device:
     if wish == "auto":
         return found or torch.device("cpu")
     if wish != "cpu" and (found is None or found.type != wish):
-        raise UserError(f"strategy.device is {wish}, but torch {torch.__version__} sees no such device here",
-                        hint="set strategy.device=auto, or install a build of torch for this device")
+        raise UserError(
+            f"strategy.device is {wish}, but torch {torch.__version__} sees no such device here",
+            hint="set strategy.device=auto, or install a build of torch for this device",
+        )
     return torch.device(wish)
 
 
@@ -94,8 +101,9 @@ def replace_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:
     setattr(module, leaf, nn.Parameter(tensor, requires_grad=trains))
 
 
-def _beside(value: Any, parameter: nn.Parameter) -> Any:
-    """Optimizer state where torch keeps it: with its parameter, or scalars (``step``) as saved."""
+def _beside(value: Any, parameter: nn.Parameter, scalars_too: bool) -> Any:
+    """Optimizer state where torch keeps it: with its parameter; ``step`` on the CPU unless a fused
+    or capturable update reads it on the device."""
     if not isinstance(value, Tensor):
         return value
-    return value.to(parameter.device) if value.ndim else value.clone()
+    return value.to(parameter.device) if value.ndim or scalars_too else value.clone()

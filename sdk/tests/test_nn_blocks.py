@@ -27,6 +27,7 @@ def test_norm_of_low_precision_is_computed_in_float32() -> None:
     norm = RMSNorm(512, 1e-6).bfloat16()
     torch.nn.init.ones_(norm.weight)
     expected = normalise(x.double(), 1e-6)
+    assert normalise(x, 1e-6).dtype == torch.float32  # families multiply before they round
     assert norm(x).dtype == torch.bfloat16
     assert ((norm(x).double() - expected).abs() / expected.abs().clamp(min=1e-3)).max() < 2**-8
 

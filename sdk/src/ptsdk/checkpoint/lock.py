@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from ptsdk.registry import Entry
 
 FORMAT = 1
-FREE = re.compile(r"job\.(output_dir|loggers|train\.(save_every|keep_last|log_every))(\.|$)")
+FREE = re.compile(r"job\.(output_dir|loggers|train\.(save_every|keep_last))(\.|$)")
 REGROUPED = re.compile(
-    r"environment\.|sources\.|data\.validation|job\.(strategy|data\.validation|train\.(validate_every|micro_batch_size|"
+    r"environment\.|sources\.|data\.validation|job\.(strategy|data\.validation|train\.(validate_every|validate_at_start|micro_batch_size|"
     r"compile|activation_checkpointing|activation_offloading|optimizer_in_backward))(\.|$)"
 )
 LENGTH = re.compile(r"(total_steps|job\.train\.(steps|epochs))$")

@@ -85,6 +85,7 @@ class TrainSection(Section):
     clip_grad_norm: float | None = Field(1.0, gt=0, description="gradients longer than this are shortened; null: never")
     save_every: int | None = Field(None, gt=0, description="steps between checkpoints; null: at the end alone")
     validate_every: int | None = Field(None, gt=0, description="steps between validations; null: at the end alone")
+    validate_at_start: bool = Field(False, description="validate before the first step too")
     keep_last: int | None = Field(2, gt=0, description="checkpoints kept; null: all")
     compile: bool = Field(False, description="compile the model's blocks with torch.compile")
     activation_checkpointing: Literal["none", "full", "selective"] = Field(
@@ -94,7 +95,6 @@ class TrainSection(Section):
     optimizer_in_backward: bool = Field(
         False, description="update each weight as soon as its gradient is there; one micro-batch a step, no clipping"
     )
-    log_every: int = Field(1, gt=0, description="steps between rows of the loggers")
 
     @model_validator(mode="before")
     @classmethod

@@ -52,6 +52,8 @@ class Trainer:
         run, progress = self.run, self.run.progress
         if progress.step >= run.total_steps:
             return  # resumed when everything was done
+        if progress.step == 0 and self.train.validate_at_start and run.validation_plan:
+            self._validate()
         started = time.perf_counter()
         for micro_batches in run.job.method.batches(run):
             metrics = self._step(micro_batches)

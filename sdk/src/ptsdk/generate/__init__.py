@@ -1,0 +1,1 @@
+"""Loading a model to use it, and sampling from it."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from ptsdk.builtin.datasets import Instruct
 from ptsdk.builtin.optimizers import SGD, AdamW
@@ -320,6 +323,45 @@ def test_a_local_class_has_the_objective_of_what_it_derives_from(load: Load, fol
     (problem,) = faults(load, TEXT, "loss=./mine.py:Pairs")
     assert problem.path == "loss"
     assert "preference" in problem.message
+
+
+def test_a_local_data_set_makes_the_examples_of_what_it_derives_from(load: Load, folder: Path) -> None:
+    (folder / "mine.py").write_text("from ptsdk.builtin.datasets import Preference\nclass Mine(Preference): pass\n")
+    found = faults(load, TEXT.replace("use: instruct", "use: ./mine.py:Mine"))
+    assert places(found) == {(5, "data.train")}
+    assert "preference" in found[0].message
+
+
+def checkpoint(folder: Path, **config: Any) -> None:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({"w": torch.zeros(1)}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_the_family_is_found_from_the_checkpoint(load: Load, folder: Path) -> None:
+    checkpoint(folder / "model", architectures=["TinyForCausalLM"])
+    job = load(TEXT, "model={path: model, dtype: float32}")
+    assert isinstance(job.model, Tiny)
+    assert job.resolved()["model"] == {"use": "ptsdk/tiny", "path": "model", "config": None, "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("config", "message", "hint"),
+    [
+        ({"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM", "ptsdk-llama"),
+        ({"architectures": ["NobodysForCausalLM"]}, "NobodysForCausalLM", ""),
+        ({}, "names no architecture", "use"),
+        ({"architectures": 5}, "names no architecture", "use"),
+    ],
+)
+def test_a_checkpoint_of_no_installed_family(
+    load: Load, folder: Path, config: dict[str, Any], message: str, hint: str
+) -> None:
+    checkpoint(folder / "model", **config)
+    (problem,) = faults(load, TEXT, "model={path: model}")
+    assert problem.path == "model.path"
+    assert message in problem.message
+    assert hint in str(problem)
 
 
 def test_components_inside_components(load: Load, folder: Path) -> None:

@@ -62,8 +62,8 @@ def test_removing_a_section(source: Source) -> None:
 def test_later_overrides_win(source: Source) -> None:
     changed, _ = apply_overrides(source, ["method=dpo", "method.beta=1", "method.beta=2"])
     assert changed.values["method"] == {"use": "dpo", "beta": 2}
-    assert changed.problem(("method", "beta"), "m").hint.endswith("`method.beta=2`")
-    assert changed.problem(("method", "use"), "m").hint.endswith("`method=dpo`")
+    assert changed.problem(("method", "beta"), "m").hint.endswith("`method.beta=2`)")
+    assert changed.problem(("method", "use"), "m").hint.endswith("`method=dpo`)")
 
 
 @pytest.mark.parametrize(

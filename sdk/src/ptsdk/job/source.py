@@ -51,8 +51,8 @@ class Source:
         for length in range(len(keys), 0, -1):
             part = keys[:length]
             if part in self.overrides:
-                given = f"given on the command line as `{self.overrides[part]}`"
-                return Problem(message, f"{hint}; {given}" if hint else given, OVERRIDE, 1, dotted(keys))
+                hint = f"{hint} (given as `{self.overrides[part]}`)".lstrip()
+                return Problem(message, hint, OVERRIDE, 1, dotted(keys))
             if part in self.lines:
                 return Problem(message, hint, self.file, self.lines[part], dotted(keys))
         return Problem(message, hint, self.file, 1, dotted(keys))

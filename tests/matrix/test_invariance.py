@@ -33,7 +33,9 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def trained(job: dict[str, Any], write_job: WriteJob, name: str) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+def trained(
+    job: dict[str, Any], write_job: WriteJob, name: str
+) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     """Metrics and final weights of a run."""
     registry = Registry(scan())
     out = Path(job["output_dir"]).parent / name
@@ -98,6 +100,15 @@ def test_recomputed_activations_give_the_same_bits(
         result = run_job(load_job(write_job({**job, "output_dir": str(out)}), (), registry), registry)
         losses.append([(row["loss"], row["grad_norm"]) for row in metrics(result.output_dir)])
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
+def test_an_optimizer_in_the_backward_is_the_same(job: dict[str, Any], write_job: WriteJob, optimizer: str) -> None:
+    job["optimizer"] = {"use": optimizer, "lr": 1e-3}
+    job["train"] |= {"micro_batch_size": 8, "clip_grad_norm": None}
+    after = trained(job, write_job, "after")
+    job["train"]["optimizer_in_backward"] = True
+    assert_same(trained(job, write_job, "inside"), after, rel=1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

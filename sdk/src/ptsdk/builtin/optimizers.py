@@ -7,7 +7,7 @@ scale, as with transformers' Trainer.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from ptsdk.contracts.optimizer import Optimizer
+from ptsdk.train.composite import Composite
 
 FUSED = frozenset({"cpu", "cuda", "mps", "xpu"})
 """Devices that torch has fused kernels for, those of the CPU included (torch 2.4)."""
@@ -116,32 +117,6 @@ class Muon(Optimizer):
             ns_steps=self.ns_steps,
             adjust_lr_fn=self.adjust,
         )
-
-
-class Composite(torch.optim.Optimizer):
-    """Several optimizers, each for its own parameters, seen as one.
-
-    Groups and state live here, so that a schedule, ``state_dict`` and a checkpoint meet a plain
-    optimizer; a part borrows its share of them for the time of a step.
-    """
-
-    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
-        super().__init__([dict(group) for part in parts for group in part.param_groups], {})
-        self._parts = parts
-
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of every part."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        start = 0
-        for part in self._parts:
-            end = start + len(part.param_groups)
-            part.state, part.param_groups = self.state, self.param_groups[start:end]
-            part.step()
-            start = end
-        return loss
 
 
 def decay_groups(parameters: Mapping[str, nn.Parameter], weight_decay: float) -> Groups:

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ptsdk.checkpoint.sources import open_checkpoint
+from ptsdk.checkpoint.weights import base_tensors, build_on_meta, resolve_dtype
 from ptsdk.contracts.checkpoint import Checkpoint
 from ptsdk.contracts.dataset import Dataset
 from ptsdk.contracts.run import Run
@@ -16,11 +18,12 @@ from ptsdk.contracts.strategy import World
 from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data.order import SamplePlan, validation_batches
 from ptsdk.data.pipeline import EncodedData, check_vocabulary, encode
+from ptsdk.errors import Problem, UserError
 from ptsdk.job.job import Job
 from ptsdk.nn.causal_lm import CausalLM
 from ptsdk.registry import Registry
+from ptsdk.train.in_backward import one_each
 from ptsdk.train.memory import checkpoint_activations
-from ptsdk.train.weights import base_tensors, build_on_meta, resolve_dtype
 
 
 def assemble(job: Job, registry: Registry) -> Run:
@@ -30,6 +33,10 @@ def assemble(job: Job, registry: Registry) -> Run:
         UserError: the job cannot be run: its data, its checkpoint, or what they add up to.
     """
     world = job.strategy.setup()
+    if job.train.activation_offloading and world.device.type == "cpu":
+        raise UserError(
+            Problem("there is nothing to offload from on a CPU", "leave it out", path="train.activation_offloading")
+        )
     checkpoint = open_checkpoint(job.model.path, job.base, registry) if job.model.path else None
     tokenizer = job.tokenizer.load(checkpoint, job.base)
     train = read_data(job, job.data.train, tokenizer)
@@ -50,7 +57,7 @@ def assemble(job: Job, registry: Registry) -> Run:
         checkpoint=checkpoint,
         config=config,
         model=model,
-        optimizer=job.optimizer.build({n: p for n, p in model.named_parameters() if p.requires_grad}),
+        optimizer=build_optimizer(job, {n: p for n, p in model.named_parameters() if p.requires_grad}),
         total_steps=plan.total_steps,
         train_data=train.store,
         train_plan=plan,
@@ -74,6 +81,11 @@ def build_model(job: Job, config: dict[str, Any], checkpoint: Checkpoint | None,
         for block in model.layers:
             block.compile(dynamic=True)
     return model
+
+
+def build_optimizer(job: Job, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """The job's optimizer of what trains; one a parameter where it steps in the backward."""
+    return one_each(job.optimizer, parameters) if job.train.optimizer_in_backward else job.optimizer.build(parameters)
 
 
 def read_data(job: Job, datasets: tuple[Dataset, ...], tokenizer: Tokenizer) -> EncodedData:

@@ -12,6 +12,7 @@ from ptsdk.checkpoint.files import atomic_file, atomic_folder, write_json
 from ptsdk.checkpoint.lock import lock_differences, lock_notes, make_lock, schedule_unchanged
 from ptsdk.checkpoint.run_dir import RunDir
 from ptsdk.checkpoint.state import CheckpointContents, load_checkpoint
+from ptsdk.checkpoint.weights import adapter_names
 from ptsdk.contracts.dataset import Dataset
 from ptsdk.contracts.run import Run
 from ptsdk.errors import Problem, UserError
@@ -22,7 +23,6 @@ from ptsdk.train.events import RunEventBus
 from ptsdk.train.result import RunResult
 from ptsdk.train.saving import Saver, restore
 from ptsdk.train.trainer import Trainer
-from ptsdk.train.weights import adapter_names
 
 
 def run_job(job: Job, registry: Registry, *, resume: bool = False, overwrite: bool = False) -> RunResult:

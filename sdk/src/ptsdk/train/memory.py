@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import resource
 import sys
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -50,6 +51,11 @@ def _recomputed(block: nn.Module, forward: object, selective: bool, *args: objec
 
 def _policy(ctx: object, op: object, *args: object, **kwargs: object) -> CheckpointPolicy:
     return CheckpointPolicy.MUST_SAVE if op in SAVED_OPS else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def offloaded(enabled: bool) -> AbstractContextManager[object]:
+    """Inside, what is saved for the backward waits in pinned memory of the host."""
+    return torch.autograd.graph.save_on_cpu(pin_memory=True) if enabled else nullcontext()
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -7,9 +7,9 @@ from typing import Any
 
 from ptsdk.checkpoint.run_dir import RunDir
 from ptsdk.checkpoint.state import CheckpointContents, capture_rng, restore_rng, save_checkpoint
+from ptsdk.checkpoint.weights import adapter_names
 from ptsdk.contracts.run import Progress, Run
 from ptsdk.train.events import RunEventBus
-from ptsdk.train.weights import adapter_names
 
 
 @dataclass(frozen=True)

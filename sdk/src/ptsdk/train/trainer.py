@@ -12,8 +12,10 @@ from torch import nn
 from ptsdk.contracts.run import Run
 from ptsdk.errors import RunError
 from ptsdk.nn.batch import Batch
+from ptsdk.train.composite import Composite
 from ptsdk.train.events import RunEventBus
-from ptsdk.train.memory import peak_memory_bytes
+from ptsdk.train.in_backward import InBackward
+from ptsdk.train.memory import offloaded, peak_memory_bytes
 from ptsdk.train.saving import Saver
 from ptsdk.train.signals import StopSignals
 from ptsdk.train.tally import Tally, Totals
@@ -26,6 +28,11 @@ class Trainer:
         self.run, self.events, self.saver = run, events, saver
         self.train = run.job.train
         self.parameters = [p for p in run.model.parameters() if p.requires_grad]
+        self.in_backward = (
+            InBackward(self.parameters, run.optimizer)
+            if self.train.optimizer_in_backward and isinstance(run.optimizer, Composite)
+            else None
+        )
         self.last: dict[str, float] = {}
 
     def fit(self) -> dict[str, float]:
@@ -76,30 +83,41 @@ class Trainer:
         """Accumulate gradients of sums, divide once by the weight of the whole step, update."""
         run = self.run
         tally = Tally(run.world.device)
+        lr = set_learning_rate(run)
         run.model.train()
         for batch in micro_batches:
-            batch = batch.to(run.world.device)
-            output = run.job.method.loss(run, batch)
-            (output.sum if batch.live else output.sum * 0).backward()  # type: ignore[no-untyped-call]
-            tally.add(output, batch)
+            self._backward(batch.to(run.world.device), tally)
         totals = tally.reduce(run.strategy.all_reduce)
         if not totals.weight:
             raise RunError(f"step {run.progress.step + 1}: no token of the batch carries loss")
-        grad_norm = float(run.strategy.grad_norm(self.parameters)) / totals.weight
-        self._refuse_nonfinite(totals, grad_norm)
-        scale_gradients(self.parameters, 1 / totals.weight, grad_norm, self.train.clip_grad_norm)
-        lr = set_learning_rate(run)
-        run.optimizer.step()
-        run.optimizer.zero_grad(set_to_none=True)
+        if self.in_backward:
+            grad_norm = self.in_backward.grad_norm()
+            self._refuse_nonfinite(totals, grad_norm)
+        else:
+            grad_norm = float(run.strategy.grad_norm(self.parameters)) / totals.weight
+            self._refuse_nonfinite(totals, grad_norm)
+            scale_gradients(self.parameters, 1 / totals.weight, grad_norm, self.train.clip_grad_norm)
+            run.optimizer.step()
+            run.optimizer.zero_grad(set_to_none=True)
         run.progress.tokens_total += totals.tokens
         return {**totals.means(), "grad_norm": grad_norm, "lr": lr, **_counts(totals)}
+
+    def _backward(self, batch: Batch, tally: Tally) -> None:
+        """One micro-batch; a filler goes through the model for the others' sake, and counts nothing."""
+        with offloaded(self.train.activation_offloading):
+            output = self.run.job.method.loss(self.run, batch)
+        tally.add(output, batch)
+        if self.in_backward:
+            weight = output.weight.double().reshape(1) * batch.live
+            self.in_backward.begin(float(self.run.strategy.all_reduce(weight)))
+        (output.sum if batch.live else output.sum * 0).backward()  # type: ignore[no-untyped-call]
 
     def _refuse_nonfinite(self, totals: Totals, grad_norm: float) -> None:
         loss = totals.means()["loss"]
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise RunError(
-                f"step {self.run.progress.step + 1}: loss {loss}, gradient norm {grad_norm}; the weights were not "
-                f"touched. Lower optimizer.lr, or look at the rows with `ptsdk data`"
+                f"step {self.run.progress.step + 1}: loss {loss}, gradient norm {grad_norm}; this step was not "
+                f"saved. Lower optimizer.lr, or look at the rows with `ptsdk data`"
             )
 
     def _report(self, metrics: dict[str, float], seconds: float) -> None:

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 
+from ptsdk.checkpoint.weights import seeded
 from ptsdk.contracts.adapter import Adapter
 from ptsdk.errors import Problem, RunError, UserError
 from ptsdk.nn.causal_lm import CausalLM
-from ptsdk.train.weights import seeded
 from ptsdk_lora import files
 from ptsdk_lora.layers import LowRankLinear, adapt
 from ptsdk_lora.targets import ALL_LINEAR, Targets, find_targets, suffixes

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ptsdk.checkpoint.weights import fill
 from ptsdk.contracts.strategy import Strategy, World
 from ptsdk.errors import UserError
 from ptsdk.nn.causal_lm import CausalLM
@@ -38,12 +39,7 @@ class Single(Strategy):
 
     def load(self, model: CausalLM, tensors: Mapping[str, Tensor], world: World, dtype: torch.dtype) -> None:
         """Give each parameter its tensor: its first storage, or the values into what it has."""
-        for name in tensors:
-            parameter = model.get_parameter(name)
-            if parameter.is_meta:
-                replace_parameter(model, name, tensors[name].to(device=world.device, dtype=dtype))
-            else:
-                parameter.data.copy_(tensors[name])
+        fill(model, tensors, world.device, dtype)
 
     def all_reduce(self, values: Tensor) -> Tensor:
         """The values themselves."""
@@ -91,14 +87,6 @@ def pick_device(wish: str) -> torch.device:
             hint="set strategy.device=auto, or install a build of torch for this device",
         )
     return torch.device(wish)
-
-
-def replace_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Give the parameter ``name`` this storage, keeping whether it trains."""
-    module_name, _, leaf = name.rpartition(".")
-    module = model.get_submodule(module_name)
-    trains = module.get_parameter(leaf).requires_grad
-    setattr(module, leaf, nn.Parameter(tensor, requires_grad=trains))
 
 
 def _beside(value: Any, parameter: nn.Parameter, scalars_too: bool) -> Any:

@@ -1,0 +1,119 @@
+"""Full tensors by parameter name, made or read one at a time: what a strategy loads from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ptsdk.contracts.adapter import Adapter
+from ptsdk.contracts.checkpoint import Checkpoint
+from ptsdk.contracts.model import ModelFamily
+from ptsdk.errors import UserError
+from ptsdk.nn.causal_lm import CausalLM
+
+SHOWN = 5
+"""Misfits that are named."""
+
+
+class LazyTensors(Mapping[str, Tensor]):
+    """A mapping that makes each tensor when it is asked for."""
+
+    def __init__(self, names: list[str], read: Callable[[str], Tensor]) -> None:
+        self._names, self._read = names, read
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def build_on_meta(family: ModelFamily, config: dict[str, Any], dtype: torch.dtype) -> CausalLM:
+    """The module without storage, every parameter in ``dtype``."""
+    with torch.device("meta"):
+        return family.build(config).to(dtype)
+
+
+def resolve_dtype(wish: str, device: torch.device) -> torch.dtype:
+    """``auto``: bfloat16 where the accelerator computes in it, float32 on a CPU."""
+    if wish == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wish]
+
+
+def adapter_names(adapter: Adapter, model: CausalLM) -> list[str]:
+    """The parameters that the adapter added."""
+    return [name for name, _ in model.named_parameters() if adapter.own(name)]
+
+
+def base_tensors(model: CausalLM, adapter: Adapter, checkpoint: Checkpoint | None, seed: int) -> LazyTensors:
+    """Every parameter but the adapter's own: from the checkpoint, or made from the seed."""
+    names = [name for name, _ in model.named_parameters() if not adapter.own(name)]
+    if checkpoint is None:
+        return initial_tensors(model, names, seed)
+    check_names(model, names, checkpoint)
+    return LazyTensors(names, checkpoint.tensor)
+
+
+def check_names(model: CausalLM, names: list[str], checkpoint: Checkpoint) -> None:
+    """Every parameter must be in the checkpoint, in its shape, and nothing else.
+
+    Raises:
+        UserError: what is missing, unexpected or of another shape.
+    """
+    there, tied = set(checkpoint.names()), model.tied()
+    problems = [f"{name} is missing" for name in names if name not in there]
+    problems += [f"{name} is not part of the model" for name in sorted(there - {*names, *tied})]
+    for name in there.intersection(names):
+        expected, found = tuple(model.get_parameter(name).shape), checkpoint.shape(name)
+        if expected != found:
+            problems.append(f"{name} is {list(found)}, config.json makes it {list(expected)}")
+    if problems:
+        more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
+        raise UserError(
+            f"{checkpoint.path} does not fit its config.json: {'; '.join(problems[:SHOWN])}{more}",
+            hint="is the checkpoint complete, and of this architecture?",
+        )
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
+    """Give each parameter its tensor: its first storage, in ``dtype`` on ``device``, or the values
+    into the storage it has."""
+    for name in tensors:
+        parameter = model.get_parameter(name)
+        if parameter.is_meta:
+            replace_parameter(model, name, tensors[name].to(device=device, dtype=dtype))
+        else:
+            parameter.data.copy_(tensors[name])
+
+
+def replace_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Give the parameter ``name`` this storage, keeping whether it trains."""
+    module_name, _, leaf = name.rpartition(".")
+    module = model.get_submodule(module_name)
+    trains = module.get_parameter(leaf).requires_grad
+    setattr(module, leaf, nn.Parameter(tensor, requires_grad=trains))
+
+
+def initial_tensors(model: CausalLM, names: list[str], seed: int) -> LazyTensors:
+    """A model from scratch: each weight is a function of the seed and its name alone."""
+
+    def make(name: str) -> Tensor:
+        weight = torch.empty(model.get_parameter(name).shape)
+        model.init_weight(name, weight, seeded(seed, name))
+        return weight
+
+    return LazyTensors(names, make)
+
+
+def seeded(seed: int, name: str) -> torch.Generator:
+    """A generator of its own for each (seed, name)."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ptsdk.data.mixing import PACKS, epoch_examples, permutation
+from ptsdk.data.mixing import PACKS, epoch_examples, permutation, quotas
 from ptsdk.data.packing import pack
 
 if TYPE_CHECKING:
@@ -91,6 +91,9 @@ class SamplePlan:
             raise ValueError(f"{len(lengths)} lengths do not make data sets of {list(sizes)} examples")
         if (steps is None) == (epochs is None):
             raise ValueError("a plan is as long as either steps or epochs say")
+        self.weighted = any(weight is not None for weight in weights)
+        if self.weighted:
+            quotas(sizes, weights)  # refuses weights that never reach a set
         self.lengths, self.sizes, self.weights = lengths, tuple(sizes), tuple(weights)
         self.seed, self.shuffle, self.packing, self.capacity = seed, shuffle, packing, capacity
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
@@ -161,7 +164,7 @@ class SamplePlan:
         """Items of an epoch. Packs are counted once where every epoch packs the same lengths."""
         if not self.packing:
             return len(self.lengths)
-        key = epoch if any(weight is not None for weight in self.weights) else 0
+        key = epoch if self.weighted else 0
         if key not in self._counts:
             self._counts[key] = len(self.epoch(key))
         return self._counts[key]

@@ -173,6 +173,11 @@ REFUSED: list[tuple[str, list[Message], str]] = [
     (TEMPLATES["chatml"], [user("x"), assistant("y", reasoning_content="lost")], "drops part of .*'lost'"),
     (TEMPLATES["chatml"], [user("x"), call("weather")], "drops part of .*'weather'"),
     ("{% for m in messages %}{{ m.content }}{% endfor %}{{ messages[-1].content[0] }}", FOUR, "exactly"),
+    (
+        "{% for m in messages %}{{ m.content }}{{ '<eos>' if loop.last else '<pad>' }}{% endfor %}",
+        FOUR,
+        "ends .* otherwise than a last message",
+    ),
     (TEMPLATES["chatml"], [user("x")], "no assistant message"),
     (TEMPLATES["chatml"], [user("x"), assistant("y", weight=0.5)], "0 or 1"),
 ]  # fmt: skip
@@ -223,6 +228,22 @@ def test_white_space_and_bytes_of_one_character_are_reached() -> None:
         text = "x \n\n 😀"
         masked = document(tokenizer, text, [(1, 6)])
         assert supervised(tokenizer, masked) == [" \n\n 😀"]
+
+
+def test_what_has_no_width_belongs_to_the_character_that_follows() -> None:
+    class Narrow(ByteTokenizer):
+        def encode_with_offsets(self, text: str, *, special: bool = False) -> Any:
+            return [0, 1, 2, 3], [(0, 0), (0, 1), (1, 1), (1, 2)]
+
+    assert document(Narrow(), "ab", [(0, 1)]).supervised == (True, True, False, False)
+    assert document(Narrow(), "ab", [(1, 2)]).supervised == (False, False, True, True)
+
+
+def test_the_keys_of_the_mask_are_not_shown_to_the_template() -> None:
+    shows = "{% for m in messages %}<{{ m.content }}{{ m.weight is defined or m.train is defined }}>{% endfor %}"
+    tokenizer = ByteTokenizer(shows)
+    masked = mask_messages(tokenizer, [user("x"), assistant("y", weight=1, train=True)])
+    assert tokenizer.decode(list(masked.tokens)) == "<xFalse><yFalse>"
 
 
 class WithoutOffsets(ByteTokenizer):

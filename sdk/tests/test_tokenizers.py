@@ -25,7 +25,8 @@ CORPUS = [
 ]
 TEXTS = [
     *CORPUS, "", " ", "\n", " leading", "trailing ", "a  b\t\tc\r\n\n", "日本語 é̀ 😀👨‍👩‍👧", "<s>the</s>",
-    "<s> the </s> fox<pad>", "<extra>x", "x<extra> y", "[SEP] the", "doesn't , . ! ?", "a\x00b", "\ue000", "\u2581a",
+    "<s> the </s> fox<pad>", "<extra>x", "x <own> y", "x<extra> y", "[SEP] the", "doesn't , . ! ?",
+    "a\x00b", "\ue000", "\u2581a",
 ]  # fmt: skip
 
 
@@ -102,6 +103,7 @@ FOLDERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "tokens as mappings": (bpe, {"bos_token": {"__type": "AddedToken", "content": "<s>", "lstrip": False}}),
     "named tokens of a model": (bpe, {**NAMES, "image_token": "<extra>", "extra_special_tokens": {"x_token": "[SEP]"}}),
     "listed tokens": (bpe, {**NAMES, "added_tokens_decoder": ADDED}),
+    "a named token listed as plain": (bpe, {**NAMES, "mask_token": "<own>", "added_tokens_decoder": ADDED}),
     "special tokens split": (bpe, {**NAMES, "split_special_tokens": True}),
     "clean-up is not for bpe": (bpe, {**NAMES, "clean_up_tokenization_spaces": True}),
     "word piece": (word_piece, {"unk_token": "[UNK]", "sep_token": "[SEP]", "clean_up_tokenization_spaces": True}),
@@ -249,13 +251,18 @@ def train_sentencepiece(path: Path, **options: Any) -> Path:
 SP_CONFIG = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
-@pytest.mark.parametrize("flags", [{}, {"add_bos_token": True}, {"add_bos_token": True, "add_eos_token": True}])
+@pytest.mark.parametrize(
+    "flags", [{}, {"add_bos_token": True}, {"add_bos_token": True, "add_eos_token": True}, {"legacy": True}]
+)
 def test_sentencepiece_gives_what_transformers_gives(flags: dict[str, bool], tmp_path: Path) -> None:
     train_sentencepiece(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**SP_CONFIG, **flags}), encoding="utf-8")
     ours, theirs = from_folder(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     assert isinstance(ours, SentencePieceTokenizer)
-    for text in ["the fox", "Zürich 😀", "<s>the fox</s>", "<s>the</s> dog\n\nx", "the</s>dog", "日本 </s> a", ""]:
+    texts = ["the fox", "Zürich 😀", "<s>the fox</s>", "the</s>dog", "日本</s>a", ""]
+    # With `legacy`, SentencePiece adds its space even before another one; transformers' conversion does not.
+    texts += [] if "legacy" in flags else ["<s>the</s> dog\n\nx", "日本 </s> a"]
+    for text in texts:
         ids = theirs(text)["input_ids"]
         assert ours.encode(text) == ids, text
         assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True), text

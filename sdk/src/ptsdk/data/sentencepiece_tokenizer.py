@@ -23,7 +23,8 @@ class SentencePieceTokenizer(Tokenizer):
 
     Control pieces (``<s>``) and the config's added tokens become their ids wherever they are
     spelled out. The space that SentencePiece puts in front of a text is put there once, not
-    again after each such token, unless the config says ``legacy: true``.
+    again after each such token, unless the config says ``legacy: true``. A text that begins with a
+    space keeps it beside the added one, as the model was trained; transformers' conversion drops it.
 
     Args:
         path: tokenizer.model.

@@ -22,6 +22,9 @@ UNREAD = ("vocab.json", "vocab.txt", "tekken.json", "tiktoken.model", "spiece.mo
 class FastTokenizer(Tokenizer):
     """What transformers' AutoTokenizer makes of the same tokenizer.json, id for id.
 
+    tokenizer.json is taken as it is. A few of transformers' classes rebuild parts of it (Llama's,
+    from 5.0 on, drops a leading space); what is saved names the class that does not.
+
     Args:
         backend: the ``tokenizers`` pipeline; it belongs to this object from now on.
         config: the keys of tokenizer_config.json. With ``add_bos_token`` or ``add_eos_token`` the

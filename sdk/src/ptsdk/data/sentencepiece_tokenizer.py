@@ -164,10 +164,10 @@ class SentencePieceTokenizer(Tokenizer):
         return piece
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.model, tokenizer_config.json and the chat templates."""
+        """Write tokenizer.model, tokenizer_config.json and the chat templates, the class as it came."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.model").write_bytes(self._proto)
-        config = {"tokenizer_class": "LlamaTokenizer", "legacy": False, **self.config, **self.special_tokens}
+        config = {"legacy": False, **self.config, **self.special_tokens}
         config["add_bos_token"], config["add_eos_token"] = self.adds_bos, self._adds_eos
         files.write_config(folder, config, self.templates)
 

@@ -22,8 +22,8 @@ UNREAD = ("vocab.json", "vocab.txt", "tekken.json", "tiktoken.model", "spiece.mo
 class FastTokenizer(Tokenizer):
     """What transformers' AutoTokenizer makes of the same tokenizer.json, id for id.
 
-    tokenizer.json is taken as it is. A few of transformers' classes rebuild parts of it (Llama's,
-    from 5.0 on, drops a leading space); what is saved names the class that does not.
+    tokenizer.json is taken as it is. A few of transformers' classes rebuild parts of it, and then
+    drop a leading space; what is saved names the class that takes the file as it is.
 
     Args:
         backend: the ``tokenizers`` pipeline; it belongs to this object from now on.

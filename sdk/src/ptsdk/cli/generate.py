@@ -96,11 +96,10 @@ def tokenizer_of(loaded: Pretrained) -> Tokenizer:
     """
     from ptsdk.errors import UserError
 
-    tokenizer = loaded.tokenizer()
-    if tokenizer is None:
+    if loaded.tokenizer is None:
         hint = "generate needs the tokenizer's files beside the weights"
         raise UserError(f"{loaded.checkpoint.path} brings no tokenizer", hint=hint)
-    return tokenizer
+    return loaded.tokenizer
 
 
 def encode(tokenizer: Tokenizer, text: str, chat: bool) -> list[int]:

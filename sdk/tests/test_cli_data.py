@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from ptsdk.cli.data import pieces
+from ptsdk.builtin.datasets import Prompts
+from ptsdk.builtin.tokenizers import Bytes
+from ptsdk.cli.data import pieces, read
 from ptsdk.cli.main import main
 from ptsdk.data.example import Document
 from ptsdk.data.tokenizers import ByteTokenizer
@@ -104,6 +107,18 @@ def test_bad_rows_end_the_command_where_the_job_refuses_them(job, capsys):
     code, out, err = call(capsys, job, "data.on_bad_row=error")
     assert (code, out) == (2, "")
     assert "train.jsonl:5: " in err
+
+
+def test_prompts_of_a_policy_method_are_kept(tmp_path):
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "why?"}) + "\n")
+    section = SimpleNamespace(
+        train=(Prompts(path="prompts.jsonl"),), max_length=9, on_long_row="error", on_bad_row="error"
+    )
+    job: Any = SimpleNamespace(
+        data=section, model=SimpleNamespace(path=None), tokenizer=Bytes(), base=tmp_path, objective="policy"
+    )
+    _, encoded = read(job, "train", cast(Any, None))
+    assert encoded.store[0].documents[0].tokens == tuple(b"why?")
 
 
 def test_data_cannot_steer_the_terminal(job, capsys):

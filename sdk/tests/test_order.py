@@ -180,12 +180,20 @@ def test_packs_have_other_neighbours_in_another_epoch():
     assert {frozenset(item) for item in made.items(0)} != {frozenset(item) for item in made.items(1)}
 
 
+def test_packs_come_in_another_order_in_another_epoch():
+    made = plan(12, lengths=np.arange(20, 32), packing=True)
+    first, second = made.items(0), made.items(1)
+    assert sorted(first) == sorted(second) == [(i,) for i in range(12)]
+    assert first != second
+    assert [(i,) for i in range(11, -1, -1)] not in (first, second)
+
+
 def test_without_shuffling_the_order_is_that_of_the_files():
     assert plan(5, sizes=[2, 3], shuffle=False).items(1) == [(0,), (1,), (2,), (3,), (4,)]
     made = plan(4, lengths=np.array([6, 5, 5, 4]), capacity=10, packing=True, shuffle=False)
     assert made.items(0) == [(0, 3), (1, 2)]
-    made = plan(4, lengths=np.array([4, 5, 5, 6]), capacity=10, packing=True, shuffle=False)
-    assert made.items(0) == [(0, 3), (1, 2)]
+    made = plan(3, lengths=np.array([7, 9, 8]), capacity=10, packing=True, shuffle=False)
+    assert made.items(0) == [(0,), (1,), (2,)]
 
 
 def test_permutations_do_not_change_between_versions():
@@ -233,6 +241,11 @@ def test_the_largest_remainders_get_what_is_left():
 def test_an_unshuffled_mixture_is_interleaved_evenly_in_file_order():
     examples = epoch_examples([6, 2], [3.0, 1.0], 0, 0, shuffle=False)
     assert examples.tolist() == [0, 1, 6, 2, 3, 4, 7, 5]
+
+
+def test_sets_are_mixed_otherwise_in_another_epoch():
+    mixed = [(epoch_examples([30, 30], [2.0, 1.0], 0, epoch) >= 30).tolist() for epoch in range(2)]
+    assert mixed[0] != mixed[1]
 
 
 def test_a_mixture_goes_on_through_a_set_where_the_epoch_before_left_off():

@@ -159,5 +159,5 @@ def _joined(ends: Sequence[Int64]) -> Int64:
 
 def _split(place: str) -> tuple[str, int]:
     """``file:line`` in two; the line is 0 where there is none."""
-    file, _, line = place.rpartition(":")
-    return (file, int(line)) if file and line.isdecimal() else (place, 0)
+    file, colon, line = place.rpartition(":")
+    return (file, int(line)) if colon and line.isdecimal() else (place, 0)

@@ -47,7 +47,7 @@ class Epoch:
 
 
 class SamplePlan:
-    """Implements ``contracts.run.Plan`` for data that fits in memory.
+    """Which examples each optimizer step reads on this process.
 
     Args:
         lengths: int64 [n], tokens of each example.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-WORDS = "the model reads one row and learns what comes after every word of it".split()
+WORDS = ["the", "model", "reads", "one", "row", "and", "learns", "what", "comes", "after", "every", "word", "of", "it"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -129,10 +129,18 @@ KINDS: dict[str, Kind] = {
         Kind("logger", "ptsdk_loggers", Spec, "ptsdk.contracts.events:Logger"),
         Kind("callback", "ptsdk_callbacks", Spec, "ptsdk.contracts.events:Callback"),
         Kind("reward", "ptsdk_rewards", Spec, "ptsdk.contracts.reward:Reward"),
-        Kind("checkpoint-source", "ptsdk_checkpoint_sources", CheckpointSourceSpec,
-             "ptsdk.contracts.checkpoint:CheckpointSource"),
-        Kind("checkpoint-format", "ptsdk_checkpoint_formats", CheckpointFormatSpec,
-             "ptsdk.contracts.checkpoint:CheckpointFormat"),
+        Kind(
+            "checkpoint-source",
+            "ptsdk_checkpoint_sources",
+            CheckpointSourceSpec,
+            "ptsdk.contracts.checkpoint:CheckpointSource",
+        ),
+        Kind(
+            "checkpoint-format",
+            "ptsdk_checkpoint_formats",
+            CheckpointFormatSpec,
+            "ptsdk.contracts.checkpoint:CheckpointFormat",
+        ),
         Kind("rollout-engine", "ptsdk_rollout_engines", Spec, "ptsdk.contracts.rollout:RolloutEngine"),
         Kind("command", "ptsdk_commands", Spec, "click:Command"),
     )

@@ -37,17 +37,23 @@ def ptsdk_datasets() -> list[DatasetSpec]:
         DatasetSpec("instruct", f"{module}:Instruct", "{prompt, completion} or Alpaca {instruction, input, output}"),
         DatasetSpec("text", f"{module}:Text", "{text}, every token supervised"),
         DatasetSpec(
-            "preference", f"{module}:Preference", "{prompt, chosen, rejected}, strings or messages",
+            "preference",
+            f"{module}:Preference",
+            "{prompt, chosen, rejected}, strings or messages",
             objective="preference",
         ),
         DatasetSpec("binary", f"{module}:Binary", "{prompt, completion, label}", objective="binary"),
-        DatasetSpec("prompts", f"{module}:Prompts", "{prompt, ...}; other columns reach the rewards", objective="policy"),
+        DatasetSpec(
+            "prompts", f"{module}:Prompts", "{prompt, ...}; other columns reach the rewards", objective="policy"
+        ),
     ]
 
 
 def ptsdk_methods() -> list[MethodSpec]:
     """Supervised fine-tuning."""
-    return [MethodSpec("sft", "ptsdk.builtin.sft:SFT", "Supervised fine-tuning: next-token loss on the supervised tokens")]
+    return [
+        MethodSpec("sft", "ptsdk.builtin.sft:SFT", "Supervised fine-tuning: next-token loss on the supervised tokens")
+    ]
 
 
 def ptsdk_losses() -> list[LossSpec]:

@@ -1,0 +1,1 @@
+"""From rows to examples, and the order they are read in."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data.example import BadRow, Document
 from ptsdk.data.templates import Message, render
+from ptsdk.data.tokenizer import Tokenizer
 from ptsdk.data.turns import Conversation, Span, check_content
 
 TrainOn = Literal["assistant", "last", "all"]

@@ -17,7 +17,7 @@ from ptsdk.specs import Objective
 
 if TYPE_CHECKING:
     from ptsdk.contracts.dataset import Dataset
-    from ptsdk.contracts.tokenizer import Tokenizer
+    from ptsdk.data.tokenizer import Tokenizer
 
 PROBLEMS = 20
 """How many faulty rows are told at once."""

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data import tokenizer_files as files
+from ptsdk.data.tokenizer import Tokenizer
 from ptsdk.errors import Problem, UserError
 
 SPACE = "\u2581"

@@ -22,7 +22,7 @@ from ptsdk.data.example import BadRow
 from ptsdk.errors import UserError
 
 if TYPE_CHECKING:
-    from ptsdk.contracts.tokenizer import Tokenizer
+    from ptsdk.data.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")

@@ -11,8 +11,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
-from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data import tokenizer_files as files
+from ptsdk.data.tokenizer import Tokenizer
 from ptsdk.errors import Problem, UserError
 
 UNREAD = ("vocab.json", "vocab.txt", "tekken.json", "tiktoken.model", "spiece.model")

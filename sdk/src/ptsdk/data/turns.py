@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data.example import BadRow
 from ptsdk.data.templates import Message, render
+from ptsdk.data.tokenizer import Tokenizer
 
 Span = tuple[int, int]
 

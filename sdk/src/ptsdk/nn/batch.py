@@ -73,6 +73,9 @@ class Batch:
         seq_lens = tuple(len(document) for document in documents)
         positions = torch.cat([torch.arange(n) for n in seq_lens]) if seq_lens else torch.empty(0, dtype=torch.int64)
         return cls(
-            torch.tensor(tokens, dtype=torch.int64), positions, torch.tensor(labels, dtype=torch.int64),
-            seq_lens, dict(extras or {}),
+            torch.tensor(tokens, dtype=torch.int64),
+            positions,
+            torch.tensor(labels, dtype=torch.int64),
+            seq_lens,
+            dict(extras or {}),
         )

@@ -1,0 +1,57 @@
+"""What a tokenizer is to the SDK; ``tokenizers`` and ``sentencepiece_tokenizer`` are the real ones."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+
+class Tokenizer(ABC):
+    """Text to ids and back. Nothing in it knows what a chat is; ``data.templates`` does."""
+
+    vocab_size: int
+    """Ids are below this, special and added tokens included."""
+    bos_id: int | None
+    eos_id: int | None
+    pad_id: int | None
+    adds_bos: bool
+    """Whether ``encode`` with ``special=True`` puts ``bos_id`` in front."""
+    chat_template: str | None
+    """Jinja source as in tokenizer_config.json, None where the model has none."""
+    tool_template: str | None = None
+    """The template for conversations with tools, where the model has one of its own."""
+    special_tokens: dict[str, str]
+    """``{"bos_token": "<s>", ...}``: what a chat template may refer to."""
+
+    @abstractmethod
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Ids of ``text``; ``special`` adds BOS/EOS where this tokenizer does. Special tokens
+        spelled out in the text become their ids, as transformers does."""
+
+    def encode_with_offsets(self, text: str, *, special: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids, and for each the ``[start, end)`` of the characters of ``text`` it stands for.
+
+        Raises:
+            NotImplementedError: this tokenizer cannot tell (then masks are made from prefixes).
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def decode(self, ids: list[int], *, skip_special: bool = True) -> str:
+        """Text of ``ids``."""
+
+    @abstractmethod
+    def token(self, token_id: int) -> str:
+        """The raw piece of one id."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the files that transformers' AutoTokenizer reads into ``folder``."""
+
+    def set_chat_template(self, template: str) -> None:
+        """Use ``template`` for every conversation, and save it."""
+        self.chat_template, self.tool_template = template, None
+
+    def fingerprint(self) -> str:
+        """A hash of everything that decides ids: equal fingerprints, equal tokens."""
+        raise NotImplementedError

@@ -16,7 +16,7 @@ from torch import Tensor
 from ptsdk.errors import Problem, RunError, UserError
 
 FIRST_LOOK = 256
-"""How many of the likeliest tokens are sorted before a nucleus is taken to be larger."""
+"""How many of the likeliest tokens are looked at before a nucleus is taken to be larger."""
 BLOCK = 512
 """Tokens whose probabilities are summed before one of them is looked for."""
 
@@ -112,7 +112,7 @@ def keep_likely(
         kept = probs.topk(top_k).values
         least.append(kept[:, -1:])
         if top_p is not None and top_p < 1:
-            least.append(_nucleus(kept, kept.sum(-1, keepdim=True), top_p))
+            least.append(_nucleus(kept, top_p * kept.sum(-1, keepdim=True)))
     elif top_p is not None and top_p < 1:
         least.append(_nucleus_of_all(probs, top_p))
     if min_p is not None:
@@ -122,21 +122,36 @@ def keep_likely(
     return probs.masked_fill(probs < torch.cat(least, dim=1).amax(1, keepdim=True), 0)
 
 
-def _nucleus(descending: Tensor, total: Tensor, top_p: float) -> Tensor:
-    """[B, 1]: the least probability in the smallest set with ``top_p`` of ``total``."""
+def _nucleus(descending: Tensor, target: Tensor) -> Tensor:
+    """[B, 1]: the least probability in the smallest set of the mass ``target`` [B, 1]."""
     before = descending.cumsum(-1) - descending
-    outside = before >= top_p * total
-    return descending.masked_fill(outside, math.inf).amin(-1, keepdim=True)
+    return descending.masked_fill(before >= target, math.inf).amin(-1, keepdim=True)
 
 
 def _nucleus_of_all(probs: Tensor, top_p: float) -> Tensor:
-    """The same of all tokens; sorts as few as it takes, for sorting a vocabulary costs more than the model."""
-    total, count = probs.sum(-1, keepdim=True), min(FIRST_LOOK, probs.shape[-1])
-    while True:
-        descending = probs.topk(count).values
-        if count == probs.shape[-1] or (descending.sum(-1, keepdim=True) >= top_p * total).all():
-            return _nucleus(descending, total, top_p)
-        count = min(count * 8, probs.shape[-1])
+    """The same of all tokens, without sorting them: that costs more than a small model."""
+    target = top_p * probs.sum(-1, keepdim=True)
+    descending = probs.topk(min(FIRST_LOOK, probs.shape[-1])).values
+    least = _nucleus(descending, target)
+    short = (descending.sum(-1, keepdim=True) < target).squeeze(1)
+    if short.any():
+        least[short] = _bisected(probs[short], target[short])
+    return least
+
+
+def _bisected(probs: Tensor, target: Tensor) -> Tensor:
+    """[B, 1]: the largest probability such that those from it up have the mass ``target`` [B, 1].
+
+    Floats that are not negative are in the order of their bits, so halving those finds it exactly.
+    """
+    bits = torch.int64 if probs.dtype == torch.float64 else torch.int32
+    most = probs.amax(-1, keepdim=True).view(bits) + 1
+    least = torch.zeros_like(most)
+    while (most - least > 1).any():
+        middle = least + (most - least) // 2
+        enough = probs.where(probs >= middle.view(probs.dtype), 0).sum(-1, keepdim=True) >= target
+        least, most = torch.where(enough, middle, least), torch.where(enough, most, middle)
+    return least.view(probs.dtype)
 
 
 def pick(probs: Tensor, uniforms: Tensor) -> Tensor:

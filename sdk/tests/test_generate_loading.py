@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 
 from ptsdk.builtin.tiny import Tiny
 from ptsdk.contracts.adapter import Adapter
-from ptsdk.data.tokenizers import ByteTokenizer
+from ptsdk.data.tokenizers import ByteTokenizer, FastTokenizer
 from ptsdk.errors import UserError
 from ptsdk.generate.loading import find_adapter, load_pretrained
 from ptsdk.generate.prompts import chat_prompt, plain_prompt
@@ -245,3 +246,21 @@ def test_prompts() -> None:
         chat_prompt(ByteTokenizer(), messages)
     with pytest.raises(UserError, match="refuses this conversation"):
         chat_prompt(ByteTokenizer("{{ raise_exception('no') }}"), messages)
+
+
+def bos_and_eos_tokenizer() -> FastTokenizer:
+    """Puts <s> in front and </s> behind, as does its template."""
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<s>": 0, "</s>": 1, "hi": 2}, unk_token="hi"))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True, "add_eos_token": True}
+    return FastTokenizer(backend, config, "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}")
+
+
+def test_a_prompt_begins_with_bos_and_never_ends_with_eos() -> None:
+    tokenizer = bos_and_eos_tokenizer()
+    assert tokenizer.encode("hi") == [0, 2, 1]
+    assert plain_prompt(tokenizer, "hi") == [0, 2]
+    assert plain_prompt(tokenizer, "") == [0]
+
+
+def test_the_chat_template_alone_decides_the_ids() -> None:
+    assert chat_prompt(bos_and_eos_tokenizer(), [{"role": "user", "content": "hi"}]) == [0, 2, 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from ptsdk.nn.causal_lm import CausalLM
 
 class Full(Adapter):
     """Full fine-tuning. It owns no parameter, so there is no adapter to write or read."""
+
+    keeps_base: ClassVar[bool] = False
 
     def apply(self, model: CausalLM) -> None:
         """Let every parameter train."""

@@ -29,7 +29,7 @@ class Single(Strategy):
         if size > 1:
             raise UserError(
                 f"strategy single runs in one process, but {size} were started",
-                hint="use a strategy for several processes, such as fsdp2, or start one process",
+                hint="use a strategy for several processes (`ptsdk list strategy`), or start one process",
             )
         return World(rank=0, size=1, device=pick_device(self.device))
 

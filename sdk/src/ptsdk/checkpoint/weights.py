@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ptsdk.contracts.adapter import Adapter
 from ptsdk.contracts.checkpoint import Checkpoint
 from ptsdk.contracts.model import ModelFamily
+from ptsdk.contracts.quantizer import Packs
 from ptsdk.errors import UserError
 from ptsdk.nn.causal_lm import CausalLM
 
@@ -53,9 +54,12 @@ def adapter_names(adapter: Adapter, model: CausalLM) -> list[str]:
     return [name for name, _ in model.named_parameters() if adapter.own(name)]
 
 
-def base_tensors(model: CausalLM, adapter: Adapter, checkpoint: Checkpoint | None, seed: int) -> LazyTensors:
-    """Every parameter but the adapter's own: from the checkpoint, or made from the seed."""
-    names = [name for name, _ in model.named_parameters() if not adapter.own(name)]
+def base_tensors(model: CausalLM, names: list[str], checkpoint: Checkpoint | None, seed: int) -> LazyTensors:
+    """The parameters ``names``: from the checkpoint, or made from the seed.
+
+    Raises:
+        UserError: the checkpoint does not hold just these.
+    """
     if checkpoint is None:
         return initial_tensors(model, names, seed)
     check_names(model, names, checkpoint)
@@ -95,11 +99,13 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], device: torch.device, 
 
 
 def replace_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Give the parameter ``name`` this storage, keeping whether it trains."""
+    """Give the parameter ``name`` this storage, packed where its module packs, keeping whether it
+    trains."""
     module_name, _, leaf = name.rpartition(".")
     module = model.get_submodule(module_name)
     trains = module.get_parameter(leaf).requires_grad
-    setattr(module, leaf, nn.Parameter(tensor, requires_grad=trains))
+    packed = module.pack(leaf, tensor) if isinstance(module, Packs) else nn.Parameter(tensor, requires_grad=trains)
+    setattr(module, leaf, packed)
 
 
 def initial_tensors(model: CausalLM, names: list[str], seed: int) -> LazyTensors:

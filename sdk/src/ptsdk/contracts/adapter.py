@@ -18,6 +18,8 @@ class Adapter(Component):
     """The ``adapter:`` section; without one the built-in ``full`` trains every weight."""
 
     kind: ClassVar[str] = "adapter"
+    keeps_base: ClassVar[bool] = True
+    """Whether ``disabled`` gives back the model training started from, so that no copy is needed."""
 
     @abstractmethod
     def apply(self, model: CausalLM) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ptsdk.contracts.component import Component
 from ptsdk.contracts.loss import LossOutput
+from ptsdk.contracts.model import ModelFamily
 from ptsdk.data.example import Example
 from ptsdk.nn.batch import Batch
 
 if TYPE_CHECKING:
     from ptsdk.contracts.run import Run
+    from ptsdk.job.job import Job
 
 
 class Method(Component):
@@ -24,6 +26,23 @@ class Method(Component):
     """
 
     kind: ClassVar[str] = "method"
+
+    updates_per_batch: ClassVar[int] = 1
+    """How many optimizer steps learn from the same items of data; a policy method overrides it."""
+
+    def items_per_step(self, batch_size: int) -> int:
+        """How many items of data make a batch of ``batch_size`` sequences: as many, unless a method
+        makes several sequences of one item (completions of a prompt)."""
+        return batch_size
+
+    def frozen_models(self, job: Job) -> Mapping[str, ModelFamily]:
+        """Models that are loaded beside the policy and do not train, by the name the method finds
+        them under in ``run.frozen``: a teacher, or ``reference`` where no adapter can be switched off."""
+        return {}
+
+    def prepare(self, run: Run) -> None:
+        """Called once when the run is assembled and its directory is claimed, while the model is
+        still the one training starts from, also before a resume."""
 
     @abstractmethod
     def collate(self, run: Run, examples: Sequence[Example]) -> Batch:
@@ -51,7 +70,8 @@ class Method(Component):
         return self.loss(run, batch)
 
     def state(self, run: Run) -> dict[str, Any]:
-        """JSON-able state beyond the step, kept in checkpoints."""
+        """What a resumed run must have back beyond the step: a tree of tensors, numbers, strings,
+        lists and mappings, kept in checkpoints. The same on every process, or by ``collect``."""
         return {}
 
     def restore(self, run: Run, state: dict[str, Any]) -> None:

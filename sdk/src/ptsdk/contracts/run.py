@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,11 +54,20 @@ class Run:
     validation_data: Sequence[Example] = ()
     validation_plan: Sequence[Sequence[int]] = ()
     """Micro-batches of validation examples on this process."""
-    reference: CausalLM | None = None
-    teacher: CausalLM | None = None
+    frozen: dict[str, CausalLM] = field(default_factory=dict)
+    """Models that do not train, by the name the method gave them."""
     progress: Progress = field(default_factory=Progress)
     scratch: dict[Any, Any] = field(default_factory=dict)
     """Live state of listeners and methods that is not part of a checkpoint."""
+
+    @contextmanager
+    def reference(self) -> Iterator[CausalLM]:
+        """The policy training started from: a frozen copy, or the model with its adapter off."""
+        if "reference" in self.frozen:
+            yield self.frozen["reference"]
+        else:
+            with self.job.adapter.disabled(self.model):
+                yield self.model
 
     @property
     def output_dir(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -72,6 +73,11 @@ class Strategy(Component):
     @abstractmethod
     def load_optimizer(self, model: CausalLM, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         """The inverse of ``gather_optimizer``."""
+
+    def unsharded(self, model: CausalLM) -> AbstractContextManager[None]:
+        """Inside, a forward of ``model`` needs no other process: for generation, where each does
+        another number of steps."""
+        return nullcontext()
 
     def broadcast(self, value: Any) -> Any:
         """The main process's ``value`` on every process."""

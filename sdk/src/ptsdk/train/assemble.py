@@ -13,6 +13,7 @@ from ptsdk.checkpoint.sources import open_checkpoint
 from ptsdk.checkpoint.weights import base_tensors, build_on_meta, resolve_dtype
 from ptsdk.contracts.checkpoint import Checkpoint
 from ptsdk.contracts.dataset import Dataset
+from ptsdk.contracts.model import ModelFamily
 from ptsdk.contracts.run import Run
 from ptsdk.contracts.strategy import World
 from ptsdk.contracts.tokenizer import Tokenizer
@@ -44,7 +45,10 @@ def assemble(job: Job, registry: Registry) -> Run:
 
     seed_everything(job.train.seed, world.rank)
     config = checkpoint.config if checkpoint else job.model.full_config(job.model.config or {})
-    model = build_model(job, config, checkpoint, world)
+    model = build_policy(job, config, checkpoint, world)
+    frozen = {
+        name: build_frozen(job, family, registry, world) for name, family in job.method.frozen_models(job).items()
+    }
     for data in (train, validation):
         if data:
             check_vocabulary(data.store, model.vocab_size)
@@ -58,15 +62,16 @@ def assemble(job: Job, registry: Registry) -> Run:
         config=config,
         model=model,
         optimizer=build_optimizer(job, {n: p for n, p in model.named_parameters() if p.requires_grad}),
-        total_steps=plan.total_steps,
+        total_steps=job.train.steps or plan.total_steps * job.method.updates_per_batch,
         train_data=train.store,
         train_plan=plan,
         validation_data=validation.store if validation else (),
         validation_plan=validation_plan(job, validation, world) if validation else (),
+        frozen=frozen,
     )
 
 
-def build_model(job: Job, config: dict[str, Any], checkpoint: Checkpoint | None, world: World) -> CausalLM:
+def build_policy(job: Job, config: dict[str, Any], checkpoint: Checkpoint | None, world: World) -> CausalLM:
     """The policy: built without storage, changed by quantizer, adapter and strategy, then loaded."""
     dtype = resolve_dtype(job.model.dtype, world.device)
     model = build_on_meta(job.model, config, dtype)
@@ -74,13 +79,26 @@ def build_model(job: Job, config: dict[str, Any], checkpoint: Checkpoint | None,
         job.quantizer.prepare(model)
     job.adapter.apply(model)
     model = job.strategy.wrap(model, world)
-    job.strategy.load(model, base_tensors(model, job.adapter, checkpoint, job.train.seed), world, dtype)
+    names = [name for name, _ in model.named_parameters() if not job.adapter.own(name)]
+    job.strategy.load(model, base_tensors(model, names, checkpoint, job.train.seed), world, dtype)
     job.adapter.init(model, job.train.seed)
     checkpoint_activations(model, job.train.activation_checkpointing)
     if job.train.compile:
         for block in model.layers:
             block.compile(dynamic=True)
     return model
+
+
+def build_frozen(job: Job, family: ModelFamily, registry: Registry, world: World) -> CausalLM:
+    """Another model of the method, which does not train: sharded like the policy, in eval mode."""
+    checkpoint = open_checkpoint(family.path, job.base, registry) if family.path else None
+    config = checkpoint.config if checkpoint else family.full_config(family.config or {})
+    dtype = resolve_dtype(family.dtype, world.device)
+    model = build_on_meta(family, config, dtype).requires_grad_(False)
+    model = job.strategy.wrap(model, world)
+    names = [name for name, _ in model.named_parameters()]
+    job.strategy.load(model, base_tensors(model, names, checkpoint, job.train.seed), world, dtype)
+    return model.eval()
 
 
 def build_optimizer(job: Job, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
@@ -112,7 +130,7 @@ def sample_plan(job: Job, data: EncodedData, world: World) -> SamplePlan:
         shuffle=job.data.shuffle,
         packing=job.data.packing,
         capacity=job.data.max_length,
-        batch_size=job.train.batch_size,
+        batch_size=job.method.items_per_step(job.train.batch_size),
         micro_batch_size=job.train.micro_batch_size,
         rank=world.rank,
         world_size=world.size,

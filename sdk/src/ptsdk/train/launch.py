@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from ptsdk.checkpoint.environment import model_fingerprint
@@ -42,14 +43,20 @@ def run_job(job: Job, registry: Registry, *, resume: bool = False, overwrite: bo
     run_dir = RunDir(job.output_dir)
     run_dir.check(resume=resume, overwrite=overwrite)
     run = assemble(job, registry)
-    events = RunEventBus([*job.loggers, *job.callbacks] if run.world.is_main else [])
+    is_main = run.world.is_main
+    events = RunEventBus([*job.loggers, *job.callbacks] if is_main else [])
     lock = lock_of(run)
-    with run_dir.claim(resume=resume, overwrite=overwrite):
+    refuse_disagreement(run, lock)
+    with run_dir.claim(resume=resume, overwrite=overwrite) if is_main else nullcontext():
+        run.strategy.barrier()
+        job.method.prepare(run)
         if resume:
             resume_from(run, events, run_dir, lock)
-        write_inputs(run_dir, job, lock)
+        if is_main:
+            write_inputs(run_dir, job, lock)
         metrics = Trainer(run, events, Saver(run_dir, job.train.keep_last)).fit()
         export(run, run_dir)
+        run.strategy.barrier()
     run.strategy.close()
     return RunResult(run_dir.path, run_dir.final, run.progress.step, metrics)
 
@@ -73,6 +80,22 @@ def lock_of(run: Run) -> dict[str, Any]:
     )
 
 
+def refuse_disagreement(run: Run, lock: Mapping[str, Any]) -> None:
+    """Every process has discovered, resolved and read by itself; here they compare.
+
+    Raises:
+        UserError: they would not train the same; what differs is named, by rank.
+    """
+    locks = run.strategy.collect({key: value for key, value in lock.items() if key != "environment"})
+    differences = [
+        Problem(f"process {rank} and process 0 do not run the same job: {line}")
+        for rank, other in enumerate(locks)
+        for line in lock_differences(locks[0], other)
+    ]
+    if differences:
+        raise UserError(*differences, Problem("install the same packages everywhere, and start all with one job file"))
+
+
 def write_inputs(run_dir: RunDir, job: Job, lock: Mapping[str, Any]) -> None:
     """job.yaml as given, and what it came to."""
     with atomic_file(run_dir.job_file) as partial:
@@ -87,16 +110,17 @@ def resume_from(run: Run, events: RunEventBus, run_dir: RunDir, lock: Mapping[st
     Raises:
         UserError: this job would not continue the same training; each difference is named.
     """
-    folder, warnings = run_dir.newest_intact()
+    folder, warnings = run.strategy.broadcast(run_dir.newest_intact() if run.world.is_main else None)
     if folder is None:
         warnings.append(f"{run_dir.path} has no checkpoint yet: starting from the beginning")
     else:
         contents = load_checkpoint(folder)
         warnings += refuse_differences(run, contents, lock)
         warnings += restore(run, events, contents)
-    run_dir.truncate_metrics(run.progress.step)
-    for warning in warnings:
-        print(f"ptsdk: {warning}", file=sys.stderr)
+    if run.world.is_main:
+        run_dir.truncate_metrics(run.progress.step)
+        for warning in warnings:
+            print(f"ptsdk: {warning}", file=sys.stderr)
 
 
 def refuse_differences(run: Run, contents: CheckpointContents, new: Mapping[str, Any]) -> list[str]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from ptsdk.contracts.model import ModelFamily
+from ptsdk.contracts.model import DecoderFamily
 from ptsdk.nn.attention import Attend
 from ptsdk.nn.config import DecoderConfig, RopeParameters, rope_entry
 from ptsdk.nn.decoder import Decoder, DecoderLM
@@ -174,33 +174,24 @@ class Gemma3ForCausalLM(DecoderLM):
         return hidden
 
 
-class Gemma3(ModelFamily):
+class Gemma3(DecoderFamily):
     """The ``gemma3`` family."""
 
     architectures = ("Gemma3ForCausalLM",)
-
-    def build(self, config: dict[str, Any]) -> Gemma3ForCausalLM:
-        """See ``ModelFamily.build``."""
-        return Gemma3ForCausalLM(Gemma3Config.read(config), config)
-
-    def full_config(self, config: dict[str, Any]) -> dict[str, Any]:
-        """See ``ModelFamily.full_config``."""
-        return Gemma3Config.complete(config)
-
-    def tiny_config(self) -> dict[str, Any]:
-        """See ``ModelFamily.tiny_config``."""
-        return {
-            "vocab_size": 320,
-            "hidden_size": 24,
-            "intermediate_size": 40,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 1,
-            "head_dim": 8,
-            "max_position_embeddings": 128,
-            "query_pre_attn_scalar": 12,
-            "sliding_window": 8,
-            "sliding_window_pattern": 3,
-            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
-            "final_logit_softcapping": 30.0,
-        }
+    settings = Gemma3Config
+    module = Gemma3ForCausalLM
+    tiny: ClassVar[dict[str, Any]] = {
+        "vocab_size": 320,
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "max_position_embeddings": 128,
+        "query_pre_attn_scalar": 12,
+        "sliding_window": 8,
+        "sliding_window_pattern": 3,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "final_logit_softcapping": 30.0,
+    }

@@ -6,13 +6,13 @@ N tokens, D width, V vocabulary. Parameters bear the names of Hugging Face check
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from ptsdk.contracts.model import ModelFamily
+from ptsdk.contracts.model import DecoderFamily
 from ptsdk.nn.attention import Attend
 from ptsdk.nn.config import RotaryConfig
 from ptsdk.nn.decoder import Decoder, DecoderLM, PreNormBlock
@@ -75,33 +75,29 @@ def block(settings: LlamaConfig, layer: int) -> PreNormBlock:
     return PreNormBlock(attention, mlp, settings.hidden_size, settings.rms_norm_eps)
 
 
-class Llama(ModelFamily):
+class Llama(DecoderFamily):
     """The ``llama`` family."""
 
     architectures = ("LlamaForCausalLM",)
-
-    def build(self, config: dict[str, Any]) -> LlamaForCausalLM:
-        """See ``ModelFamily.build``."""
-        return LlamaForCausalLM(LlamaConfig.read(config), config)
-
-    def full_config(self, config: dict[str, Any]) -> dict[str, Any]:
-        """See ``ModelFamily.full_config``."""
-        return LlamaConfig.complete(config)
-
-    def tiny_config(self) -> dict[str, Any]:
-        """See ``ModelFamily.tiny_config``."""
-        rope = {"rope_type": "llama3", "rope_theta": 10_000.0, "factor": 4.0, "low_freq_factor": 1.0}
-        rope |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 16}
-        return {
-            "vocab_size": 320,
-            "hidden_size": 24,
-            "intermediate_size": 40,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-            "max_position_embeddings": 128,
-            "attention_bias": True,
-            "mlp_bias": True,
-            "rope_parameters": rope,
-        }
+    settings = LlamaConfig
+    module = LlamaForCausalLM
+    tiny: ClassVar[dict[str, Any]] = {
+        "vocab_size": 320,
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 128,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 10_000.0,
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from ptsdk.contracts.model import ModelFamily
+from ptsdk.contracts.model import DecoderFamily
 from ptsdk.nn.attention import Attend
 from ptsdk.nn.config import RotaryConfig
 from ptsdk.nn.decoder import Decoder, DecoderLM, PreNormBlock
@@ -59,19 +59,10 @@ class TinyForCausalLM(DecoderLM):
         return hidden
 
 
-class Tiny(ModelFamily):
+class Tiny(DecoderFamily):
     """The ``tiny`` family."""
 
     architectures = ("TinyForCausalLM",)
-
-    def build(self, config: dict[str, Any]) -> TinyForCausalLM:
-        """See ``ModelFamily.build``."""
-        return TinyForCausalLM(TinyConfig.read(config), config)
-
-    def full_config(self, config: dict[str, Any]) -> dict[str, Any]:
-        """See ``ModelFamily.full_config``."""
-        return TinyConfig.complete(config)
-
-    def tiny_config(self) -> dict[str, Any]:
-        """See ``ModelFamily.tiny_config``."""
-        return {"hidden_size": 16, "intermediate_size": 32}
+    settings = TinyConfig
+    module = TinyForCausalLM
+    tiny: ClassVar[dict[str, Any]] = {"hidden_size": 16, "intermediate_size": 32}

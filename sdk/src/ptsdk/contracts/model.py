@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from ptsdk.contracts.component import Component
 from ptsdk.nn.causal_lm import CausalLM
+from ptsdk.nn.config import DecoderConfig
+from ptsdk.nn.decoder import DecoderLM
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
@@ -48,3 +51,27 @@ class ModelFamily(Component):
     @abstractmethod
     def tiny_config(self) -> dict[str, Any]:
         """A config of some thousand parameters that uses every trait of the family (for tests)."""
+
+
+class DecoderFamily(ModelFamily):
+    """A family told by its settings and its module: the usual case, with nothing else to write."""
+
+    settings: ClassVar[type[DecoderConfig]]
+    """The keys of config.json that it reads."""
+    module: ClassVar[type[DecoderLM]]
+    """Made of its settings and of the config they were read from."""
+    tiny: ClassVar[Mapping[str, Any]]
+    """See ``tiny_config``."""
+
+    def build(self, config: dict[str, Any]) -> DecoderLM:
+        """See ``ModelFamily.build``."""
+        make: Callable[..., DecoderLM] = self.module
+        return make(self.settings.read(config), config)
+
+    def full_config(self, config: dict[str, Any]) -> dict[str, Any]:
+        """See ``ModelFamily.full_config``."""
+        return self.settings.complete(config)
+
+    def tiny_config(self) -> dict[str, Any]:
+        """See ``ModelFamily.tiny_config``."""
+        return dict(self.tiny)

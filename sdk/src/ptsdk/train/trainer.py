@@ -70,11 +70,11 @@ class Trainer:
             due = last or _every(self.train.validate_every, progress.step)
             if due and run.validation_plan:
                 self._validate()
-            reason = self.events.should_stop(run, progress.step, self.last)
-            stop = run.strategy.broadcast((signals.received, reason))
-            if any(stop) or last or _every(self.train.save_every, progress.step):
+            wishes = (signals.received, self.events.should_stop(run, progress.step, self.last))
+            signal, reason = run.strategy.broadcast(wishes)
+            if last or signal or reason or _every(self.train.save_every, progress.step):
                 self.saver.save(run, self.events)
-            signals.raise_if(stop[0])
+            signals.raise_if(signal)
             if last or reason:
                 break
             started = time.perf_counter()

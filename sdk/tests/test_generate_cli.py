@@ -152,6 +152,13 @@ def test_a_model_without_a_tokenizer(capsys: pytest.CaptureFixture[str], folder:
     assert "brings no tokenizer" in err
 
 
+def test_options_are_checked_before_anything_is_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = run(capsys, "--model", str(tmp_path / "none"), "--prompt", "a", "--top-k", "0")
+    assert code == 2
+    assert "top_k is 0" in err
+    assert "does not exist" not in err
+
+
 def test_the_cli_names_the_model_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, err = run(capsys, "--model", str(tmp_path / "none"), "--prompt", "a")
     assert code == 2

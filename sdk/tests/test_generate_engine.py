@@ -142,10 +142,12 @@ def test_modes_are_put_back_even_after_an_error() -> None:
     model = tiny().train()
     model.layers[0].eval()
     before = [module.training for module in model.modules()]
-    seen: list[bool] = []
-    model.layers[1].register_forward_hook(lambda module, *_: seen.append(module.training or torch.is_grad_enabled()))
+    seen: list[tuple[bool, bool]] = []
+    model.layers[1].register_forward_hook(
+        lambda module, *_: seen.append((module.training, torch.is_inference_mode_enabled()))
+    )
     generate(model, [[1]], SamplingParams(max_new_tokens=2))
-    assert seen == [False, False]
+    assert seen == [(False, True)] * 2
     assert [module.training for module in model.modules()] == before
     with torch.no_grad():
         next(model.parameters()).fill_(torch.nan)

@@ -142,7 +142,7 @@ def adapter(tmp_path: Path) -> Path:
 
 def install(registry: Registry, monkeypatch: pytest.MonkeyPatch, *classes: type[Adapter]) -> None:
     """Let ``registry`` have these adapters, as installed plugins would."""
-    known = {cls.__name__.lower(): cls for cls in classes}
+    known = {f"{cls.__name__.lower()}{i}": cls for i, cls in enumerate(classes)}
     peft = frozenset({"peft"})
     specs = [Spec(name, f"plugin:{cls.__name__}", supports=peft) for name, cls in known.items()]
     entries = [Entry("adapter", spec, "ptsdk-shift", "1") for spec in specs]

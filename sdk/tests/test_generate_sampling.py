@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from ptsdk.errors import RunError, UserError
-from ptsdk.generate.sampling import SamplingParams, keep_likely, pick, sample, uniform
+from ptsdk.generate.sampling import SamplingParams, _invert, keep_likely, pick, sample, uniform
 
 
 def random_logits(vocabulary: int, spread: float, rows: int = 6) -> Tensor:
@@ -77,6 +77,14 @@ def test_a_draw_is_where_the_cumulated_probability_passes(vocabulary: int) -> No
     assert (cumulated[rows, tokens] - probs[rows, tokens] / probs.sum(-1) <= uniforms + 1e-6).all()
 
 
+def test_rounding_never_leads_past_the_last_possible_token() -> None:
+    weights = torch.tensor([[0.0, 0.3, 0.7, 0.0]])
+    for fraction, expected in ((0.0, 1), (1.0, 2)):
+        index, rest = _invert(weights, torch.tensor([fraction], dtype=torch.float64))
+        assert index.item() == expected
+        assert 0 <= rest.item() <= 1
+
+
 def test_draws_follow_the_distribution() -> None:
     probs = torch.tensor([0.5, 0.0, 0.2, 0.3]).repeat(20_000, 1)
     uniforms = torch.tensor([uniform(0, place, step) for place in range(200) for step in range(100)])
@@ -96,7 +104,7 @@ def test_a_uniform_is_a_function_of_seed_place_and_step() -> None:
     assert uniform(1, 11, 1) != uniform(11, 1, 1) != uniform(1, 1, 11)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1e-30, 0.7, 1.0, 3.0])
+@pytest.mark.parametrize("temperature", [0.0, 1e-6, 0.7, 1.0, 3.0])
 def test_log_probs_are_those_of_the_policy_itself(temperature: float) -> None:
     logits = random_logits(900, 5.0) + 300
     params = SamplingParams(temperature=temperature, top_k=12, top_p=0.8)
@@ -105,6 +113,17 @@ def test_log_probs_are_those_of_the_policy_itself(temperature: float) -> None:
     torch.testing.assert_close(log_probs.double(), expected, rtol=1e-5, atol=5e-5)
     if temperature < 0.1:
         assert torch.equal(tokens, logits.argmax(-1))
+
+
+@pytest.mark.parametrize("filters", [{"top_k": 3}, {"top_p": 0.4}, {"min_p": 0.3}], ids=str)
+def test_every_filter_is_applied_after_the_temperature(filters: dict[str, Any]) -> None:
+    logits = random_logits(50, 1.0, rows=1)
+    params = SamplingParams(temperature=0.5, **filters)
+    tokens, _ = sample(logits.expand(3000, 50), params, [(row + 0.5) / 3000 for row in range(3000)])
+    shares = torch.bincount(tokens, minlength=50) / 3000
+    expected = warped(logits / 0.5, params.top_k, params.top_p, params.min_p)[0]
+    assert torch.equal(shares > 0, expected > 0)
+    torch.testing.assert_close(shares, expected, rtol=0, atol=1e-3)
 
 
 def test_temperature_divides_logits() -> None:
@@ -121,6 +140,12 @@ def test_logits_that_are_not_finite_are_an_error(bad: float, temperature: float)
     logits[3, 4] = bad
     with pytest.raises(RunError, match="not finite"):
         sample(logits, SamplingParams(temperature=temperature), [0.5] * 6)
+
+
+@pytest.mark.parametrize("temperature", [-1.0, 1e-9, math.inf])
+def test_temperatures_that_nothing_can_be_divided_by(temperature: float) -> None:
+    with pytest.raises(UserError, match="temperature"):
+        SamplingParams(temperature=temperature)
 
 
 def test_every_option_out_of_range_is_named() -> None:

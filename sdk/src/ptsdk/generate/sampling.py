@@ -17,6 +17,8 @@ from ptsdk.errors import Problem, RunError, UserError
 
 FIRST_LOOK = 256
 """How many of the likeliest tokens are looked at before a nucleus is taken to be larger."""
+COLDEST = 1e-6
+"""Below, logits divided by the temperature overflow."""
 BLOCK = 512
 """Tokens whose probabilities are summed before one of them is looked for."""
 
@@ -56,7 +58,10 @@ class SamplingParams:
     def _problems(self) -> Iterable[Problem]:
         checks = {
             "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
-            "temperature": (0 <= self.temperature < math.inf, "0 (greedy) or above"),
+            "temperature": (
+                self.greedy or COLDEST <= self.temperature < math.inf,
+                f"0 (greedy), or at least {COLDEST}",
+            ),
             "top_k": (self.top_k is None or self.top_k >= 1, "at least 1"),
             "top_p": (self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
             "min_p": (self.min_p is None or 0 <= self.min_p <= 1, "from 0 to 1"),
@@ -94,7 +99,7 @@ def sample(logits: Tensor, params: SamplingParams, uniforms: list[float]) -> tup
         tokens = likeliest
     else:
         if params.temperature != 1:
-            probs = ((logits - peak[:, None]) / params.temperature).softmax(dim=-1)
+            probs = (logits / params.temperature).softmax(dim=-1)
         probs = keep_likely(probs, params.top_k, params.top_p, params.min_p)
         tokens = pick(probs, torch.tensor(uniforms, dtype=torch.float64, device=logits.device))
     return tokens, logits.gather(1, tokens[:, None]).squeeze(1) - normaliser

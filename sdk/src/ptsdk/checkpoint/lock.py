@@ -12,7 +12,8 @@ Three sets are told apart:
 
 The number of steps decides the schedule. A run may be extended exactly where the learning rates of
 the steps already taken stay what they were (``schedule_unchanged``): always under a constant
-schedule without fractional warm-up, never under a cosine.
+schedule without fractional warm-up, never under a cosine; and where ``epochs`` did not cut the
+last batch short.
 """
 
 from __future__ import annotations

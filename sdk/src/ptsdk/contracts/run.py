@@ -26,13 +26,15 @@ class Progress:
     """How far a run is; all of it is stored in checkpoints.
 
     ``epoch`` and ``offset`` are the cursor into the sample order: ``offset`` items of that epoch
-    have been handed out, over all processes.
+    have been handed out, over all processes. ``stopped`` is why a callback ended the run before
+    its last step.
     """
 
     step: int = 0
     epoch: int = 0
     offset: int = 0
     tokens_total: int = 0
+    stopped: str | None = None
 
 
 @dataclass

@@ -133,6 +133,12 @@ class SamplePlan:
         """The cursor in epochs, for people: 1.5 is half way through the second."""
         return progress.epoch + progress.offset / self._size(progress.epoch)
 
+    def continues(self, progress: Progress) -> bool:
+        """Whether this plan, from its start, comes by the cursor. A plan of fewer ``epochs`` may have
+        ended with a batch that was cut short, where a longer one goes on reading."""
+        whole = self._items_before(progress.epoch, progress.offset) % self.batch_size == 0
+        return whole or (progress.epoch, progress.offset) == self._end
+
     def _take(self, progress: Progress) -> list[tuple[int, ...]]:
         """The next batch, reaching into further epochs where one ends; moves the cursor past it."""
         batch: list[tuple[int, ...]] = []

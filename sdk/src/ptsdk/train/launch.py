@@ -15,7 +15,7 @@ from ptsdk.checkpoint.run_dir import RunDir
 from ptsdk.checkpoint.state import CheckpointContents, load_checkpoint
 from ptsdk.checkpoint.weights import adapter_names
 from ptsdk.contracts.dataset import Dataset
-from ptsdk.contracts.run import Run
+from ptsdk.contracts.run import Progress, Run
 from ptsdk.errors import Problem, UserError
 from ptsdk.job.job import Job
 from ptsdk.registry import Registry
@@ -129,8 +129,7 @@ def refuse_differences(run: Run, contents: CheckpointContents, new: Mapping[str,
     old = contents.lock
     if old is None:
         raise UserError("the checkpoint does not say what it was made of (no lock.json)", hint="start anew")
-    extends = schedule_unchanged(run.job.schedule, contents.step, old["total_steps"], new["total_steps"])
-    if differences := lock_differences(old, new, steps_may_change=extends):
+    if differences := lock_differences(old, new, steps_may_change=length_may_change(run, contents, old)):
         raise UserError(
             *(Problem(line) for line in differences),
             Problem(
@@ -139,6 +138,16 @@ def refuse_differences(run: Run, contents: CheckpointContents, new: Mapping[str,
             ),
         )
     return lock_notes(old, new)
+
+
+def length_may_change(run: Run, contents: CheckpointContents, old: Mapping[str, Any]) -> bool:
+    """Whether a run of this length comes by the checkpoint too: not past its end, with the same
+    learning rates, after the same batches."""
+    return (
+        contents.step <= run.total_steps
+        and schedule_unchanged(run.job.schedule, contents.step, old["total_steps"], run.total_steps)
+        and run.train_plan.continues(Progress(**contents.state["progress"]))
+    )
 
 
 def export(run: Run, run_dir: RunDir) -> None:

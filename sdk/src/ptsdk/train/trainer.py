@@ -57,7 +57,7 @@ class Trainer:
 
     def _loop(self, signals: StopSignals) -> None:
         run, progress = self.run, self.run.progress
-        if progress.step >= run.total_steps:
+        if self._over():
             return  # resumed when everything was done
         if progress.step == 0 and self.train.validate_at_start and run.validation_plan:
             self._validate()
@@ -66,18 +66,22 @@ class Trainer:
             metrics = self._step(micro_batches)
             progress.step += 1
             self._report(metrics, time.perf_counter() - started)
-            last = progress.step >= run.total_steps
-            due = last or _every(self.train.validate_every, progress.step)
+            due = self._over() or _every(self.train.validate_every, progress.step)
             if due and run.validation_plan:
                 self._validate()
             wishes = (signals.received, self.events.should_stop(run, progress.step, self.last))
-            signal, reason = run.strategy.broadcast(wishes)
-            if last or signal or reason or _every(self.train.save_every, progress.step):
+            signal, progress.stopped = run.strategy.broadcast(wishes)
+            if signal or self._over() or _every(self.train.save_every, progress.step):
                 self.saver.save(run, self.events)
             signals.raise_if(signal)
-            if last or reason:
+            if self._over():
                 break
             started = time.perf_counter()
+
+    def _over(self) -> bool:
+        """Whether no step is left to take; checkpoints know it too, so that a resume adds none."""
+        progress = self.run.progress
+        return progress.step >= self.run.total_steps or progress.stopped is not None
 
     def _step(self, micro_batches: Iterable[Batch]) -> dict[str, float]:
         """Accumulate gradients of sums, divide once by the weight of the whole step, update."""

@@ -297,8 +297,8 @@ class Scaled(CrossEntropy):
     scale: float = 1.0
 
 class Pairs(PreferenceLoss):
-    def __call__(self, policy_chosen, policy_rejected, reference_chosen, reference_rejected):
-        return policy_chosen
+    def __call__(self, chosen, rejected):
+        return chosen.policy
 
 class Rewarded(SFT):
     rewards: tuple[Annotated[Reward, Use("reward")], ...]

@@ -48,23 +48,39 @@ class TokenLoss(Loss):
         """
 
 
+@dataclass(frozen=True)
+class Completions:
+    """B completions, as a preference loss sees them.
+
+    Attributes:
+        policy: [B], the sum of each one's log-probs under the policy, with gradient.
+        reference: [B], the same under the reference, None where the loss is reference-free.
+        tokens: [B], how many tokens were summed, at least 1.
+    """
+
+    policy: Tensor
+    reference: Tensor | None
+    tokens: Tensor
+
+    @property
+    def log_ratios(self) -> Tensor:
+        """[B], ``log (policy / reference)``; plain ``log policy`` without a reference."""
+        return self.policy if self.reference is None else self.policy - self.reference
+
+
 class PreferenceLoss(Loss):
     """A loss on pairs of completions, for methods such as dpo."""
 
-    average_log_probs: ClassVar[bool] = False
-    """Whether log-probs are averaged over a completion's tokens instead of summed."""
     reference_free: ClassVar[bool] = False
     """Whether the reference policy is not needed."""
 
     @abstractmethod
-    def __call__(
-        self,
-        policy_chosen: Tensor,
-        policy_rejected: Tensor,
-        reference_chosen: Tensor | None,
-        reference_rejected: Tensor | None,
-    ) -> Tensor:
-        """Loss of each pair [B] from the log-probs [B] of its completions."""
+    def __call__(self, chosen: Completions, rejected: Completions) -> Tensor:
+        """The loss [B] of each pair."""
+
+    def rewards(self, completions: Completions) -> Tensor:
+        """What each completion [B] is worth to the policy, for metrics."""
+        return completions.log_ratios
 
 
 class PolicyLoss(Loss):

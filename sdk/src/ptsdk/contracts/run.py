@@ -64,12 +64,14 @@ class Run:
 
     @contextmanager
     def reference(self) -> Iterator[CausalLM]:
-        """The policy training started from: a frozen copy, or the model with its adapter off."""
-        if "reference" in self.frozen:
-            yield self.frozen["reference"]
-        else:
-            with self.job.adapter.disabled(self.model):
-                yield self.model
+        """The policy training started from, as it serves: no gradient, no dropout, no random number
+        drawn. A frozen copy, or the model with its adapter off."""
+        with torch.no_grad():
+            if "reference" in self.frozen:
+                yield self.frozen["reference"]
+            else:
+                with self.job.adapter.disabled(self.model), serving(self.model):
+                    yield self.model
 
     @property
     def output_dir(self) -> Path:
@@ -80,3 +82,14 @@ class Run:
     def strategy(self) -> Strategy:
         """How the run is spread over processes."""
         return self.job.strategy
+
+
+@contextmanager
+def serving(model: CausalLM) -> Iterator[None]:
+    """Inside, ``model`` is in eval mode; afterwards in the mode it was."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)

@@ -90,12 +90,17 @@ def build_policy(job: Job, config: dict[str, Any], checkpoint: Checkpoint | None
 
 
 def build_frozen(job: Job, family: ModelFamily, registry: Registry, world: World) -> CausalLM:
-    """Another model of the method, which does not train: sharded like the policy, in eval mode."""
+    """Another model of the method, which does not train: sharded like the policy, in eval mode.
+
+    ``job.model`` itself is the policy training starts from, so it is quantised like the policy.
+    """
     checkpoint = open_checkpoint(family.path, job.base, registry) if family.path else None
     config = checkpoint.config if checkpoint else family.full_config(family.config or {})
     dtype = resolve_dtype(family.dtype, world.device)
-    model = build_on_meta(family, config, dtype).requires_grad_(False)
-    model = job.strategy.wrap(model, world)
+    model = build_on_meta(family, config, dtype)
+    if job.quantizer and family is job.model:
+        job.quantizer.prepare(model)
+    model = job.strategy.wrap(model.requires_grad_(False), world)
     names = [name for name, _ in model.named_parameters()]
     job.strategy.load(model, base_tensors(model, names, checkpoint, job.train.seed), world, dtype)
     return model.eval()

@@ -1,0 +1,1 @@
+"""Direct preference optimisation for ptsdk: the method, its losses, its reference."""

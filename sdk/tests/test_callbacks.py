@@ -12,12 +12,16 @@ from pydantic import ValidationError
 
 from ptsdk.builtin.callbacks import EarlyStopping
 from ptsdk.contracts.events import Callback, Logger, RunListener
+from ptsdk.errors import UserError
 from ptsdk.hookspecs import RunEvents
+from ptsdk.job import load_job
+from ptsdk.plugins import scan
+from ptsdk.registry import Registry
 from ptsdk.train.events import EVENTS, RunEventBus, overridden
 
 
-def new_run(validation: bool = True) -> Any:
-    return SimpleNamespace(scratch={}, validation_data=[1] if validation else [])
+def new_run() -> Any:
+    return SimpleNamespace(scratch={})
 
 
 class Heard(Logger):
@@ -162,11 +166,25 @@ def test_a_resumed_run_stops_where_an_unbroken_one_does():
     RunEventBus([Heard()]).restore(new_run(), states)
 
 
-def test_a_metric_that_never_comes_is_reported(capsys):
-    RunEventBus([EarlyStopping()]).run_start(new_run(validation=False))
-    assert "val/loss never comes without data.validation" in capsys.readouterr().err
-    RunEventBus([EarlyStopping(metric="loss"), EarlyStopping()]).run_start(new_run())
-    assert not capsys.readouterr().err
+def test_a_metric_that_never_comes_is_refused(tmp_path):
+    job = {
+        "api": 1,
+        "model": {"use": "tiny", "config": {}},
+        "data": {"train": {"use": "text", "path": "train.jsonl"}},
+        "method": "sft",
+        "tokenizer": {"use": "bytes"},
+        "callbacks": [{"use": "early_stopping"}],
+        "output_dir": "run",
+    }
+    path, registry = tmp_path / "job.yaml", Registry(scan())
+    path.write_text(json.dumps(job))
+    (tmp_path / "train.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(UserError) as caught:
+        load_job(path, (), registry)
+    (problem,) = caught.value.problems
+    assert problem.path == "callbacks" and "needs data.validation" in problem.message and problem.line == 1
+    load_job(path, ("data.validation={use: text, path: train.jsonl}",), registry)
+    load_job(path, ("callbacks=[{use: early_stopping, metric: loss}]",), registry)
 
 
 def test_impossible_options_are_refused():

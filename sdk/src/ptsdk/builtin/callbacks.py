@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from ptsdk.contracts.events import Callback
-from ptsdk.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from ptsdk.contracts.run import Run
@@ -33,15 +32,9 @@ class EarlyStopping(Callback):
     min_delta: float = Field(0.0, ge=0, description="a smaller improvement does not count")
     mode: Literal["min", "max"] = Field("min", description="whether less or more is better")
 
-    def run_start(self, run: Run) -> None:
-        """See that the metric can come at all.
-
-        Raises:
-            UserError: it is one of validation, and the run has no validation data.
-        """
-        if self.metric.startswith("val/") and not run.validation_data:
-            message = f"nothing will be stopped: {self.metric} never comes without data.validation"
-            raise UserError(Problem(message, "add data.validation, or watch loss", path="callbacks"))
+    def needs_validation(self) -> bool:
+        """Whether the metric is one of validation."""
+        return self.metric.startswith("val/")
 
     def step(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
         """Note the value, where the metric is one of training."""

@@ -56,6 +56,10 @@ class Callback(RunListener):
 
     kind: ClassVar[str] = "callback"
 
+    def needs_validation(self) -> bool:
+        """Whether it does nothing without ``data.validation``; a job that has none is then refused."""
+        return False
+
     def should_stop(self, run: Run, step: int, metrics: Mapping[str, float]) -> str | None:
         """A reason to stop now, or None."""
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
 
 from ptsdk.contracts.adapter import Adapter
 from ptsdk.contracts.component import Use
@@ -99,6 +99,18 @@ class Job(Section):
     )
     train: TrainSection = Field(description="how long, how much at once, and what is kept")
     output_dir: Path = Field(description="folder of the run, relative to the working directory")
+
+    @field_validator("callbacks")
+    @classmethod
+    def _callbacks_have_what_they_watch(
+        cls, callbacks: tuple[Callback, ...], info: ValidationInfo
+    ) -> tuple[Callback, ...]:
+        data: DataSection | None = info.data.get("data")
+        for callback in callbacks:
+            if data and not data.validation and callback.needs_validation():
+                name = getattr(callback, "__ptsdk_use__", None) or type(callback).__name__
+                raise ValueError(f"{name} would do nothing: it needs data.validation, which is not given")
+        return callbacks
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
 

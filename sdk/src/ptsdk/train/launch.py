@@ -161,5 +161,15 @@ def export(run: Run, run_dir: RunDir) -> None:
             run.job.adapter.save(tensors, partial, run.job.model.path)
             run.tokenizer.save(partial)
     else:
-        generation = run.checkpoint.generation_config() if run.checkpoint else {}
-        export_model(run_dir.final, tensors, run.config, run.tokenizer, generation)
+        export_model(run_dir.final, tensors, run.config, run.tokenizer, generation_defaults(run))
+
+
+def generation_defaults(run: Run) -> dict[str, Any]:
+    """The checkpoint's generation_config.json; where it has none, the special ids of its config.json,
+    then of the tokenizer. A model from scratch ends as its tokenizer says, not as its family's did."""
+    if run.checkpoint and (given := run.checkpoint.generation_config()):
+        return given
+    tokenizer, config = run.tokenizer, run.config if run.checkpoint else {}
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    ids |= {key: config[key] for key in ids if config.get(key) is not None}
+    return {key: value for key, value in ids.items() if value is not None}

@@ -1,0 +1,61 @@
+"""What a full run leaves in ``final/``, as transformers reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import ptsdk
+from ptsdk.job import load_job
+from ptsdk.plugins import scan
+from ptsdk.registry import Registry
+from ptsdk.train.launch import run_job
+from tests.conftest import WriteJob
+from tests.matrix.test_invariance import FAMILIES
+from tests.parity.trl import save_checkpoint
+
+
+def trained(job: dict[str, Any], write_job: WriteJob) -> Path:
+    registry = Registry(scan())
+    job["train"]["steps"] = 2
+    return run_job(load_job(write_job(job), (), registry), registry).final_dir
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_a_model_from_scratch(job: dict[str, Any], write_job: WriteJob, family: str, tied: bool, dtype: str) -> None:
+    config = FAMILIES[family] | {"tie_word_embeddings": tied}
+    job["model"] = {"use": family, "config": config, "dtype": dtype}
+    final = trained(job, write_job)
+    theirs: Any = AutoModelForCausalLM.from_pretrained(final)
+    assert theirs.dtype == getattr(torch, dtype)
+    embedding, head = theirs.get_input_embeddings().weight, theirs.get_output_embeddings().weight
+    assert (embedding.data_ptr() == head.data_ptr()) == tied
+    ids = torch.randint(3, 250, (3, 40), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[1, 17:], mask[2, 5:] = 0, 0
+    with torch.no_grad():
+        expected = theirs.float().eval()(input_ids=ids, attention_mask=mask).logits
+        ours = ptsdk.logits(ptsdk.load_model(final), ids, mask)
+    torch.testing.assert_close(ours[mask.bool()], expected[mask.bool()], rtol=1e-5, atol=1e-5)
+    eos = AutoTokenizer.from_pretrained(final).eos_token_id
+    assert theirs.generation_config.eos_token_id == eos, "a family's default id is another tokenizer's"
+
+
+def test_a_checkpoint_without_generation_config_keeps_its_own_ends(
+    job: dict[str, Any], write_job: WriteJob, tmp_path: Path
+) -> None:
+    """config.json may name more ends than the tokenizer has."""
+    checkpoint = save_checkpoint(tmp_path / "model")
+    (checkpoint / "generation_config.json").unlink()
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"eos_token_id": [2, 4]}))
+    job["model"] = {"path": str(checkpoint)}
+    del job["tokenizer"]
+    assert json.loads((trained(job, write_job) / "generation_config.json").read_text())["eos_token_id"] == [2, 4]

@@ -72,11 +72,11 @@ def check_names(model: CausalLM, names: list[str], checkpoint: Checkpoint) -> No
     Raises:
         UserError: what is missing, unexpected or of another shape.
     """
-    there, tied = set(checkpoint.names()), model.tied()
+    there, tied = {name for name in checkpoint.names() if not model.ignores(name)}, model.tied()
     problems = [f"{name} is missing" for name in names if name not in there]
     problems += [f"{name} is not part of the model" for name in sorted(there - {*names, *tied})]
     for name in there.intersection(names):
-        expected, found = tuple(model.get_parameter(name).shape), checkpoint.shape(name)
+        expected, found = tuple(stored_shape(model, name)), checkpoint.shape(name)
         if expected != found:
             problems.append(f"{name} is {list(found)}, config.json makes it {list(expected)}")
     if problems:
@@ -101,18 +101,38 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], device: torch.device, 
 def replace_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:
     """Give the parameter ``name`` this storage, packed where its module packs, keeping whether it
     trains."""
-    module_name, _, leaf = name.rpartition(".")
-    module = model.get_submodule(module_name)
+    module, leaf = _owner(model, name)
     trains = module.get_parameter(leaf).requires_grad
     packed = module.pack(leaf, tensor) if isinstance(module, Packs) else nn.Parameter(tensor, requires_grad=trains)
     setattr(module, leaf, packed)
+
+
+def stored_shape(model: nn.Module, name: str) -> torch.Size:
+    """The shape that checkpoints give the parameter ``name``."""
+    module, leaf = _owner(model, name)
+    return module.unpacked_shape(leaf) if isinstance(module, Packs) else module.get_parameter(leaf).shape
+
+
+def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict as checkpoints hold it: packed weights unpacked, detached, all else shared."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        module, leaf = _owner(model, name)
+        tensors[name] = module.unpacked(leaf) if isinstance(module, Packs) else tensor.detach()
+    return tensors
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that holds a parameter or buffer, and its name there."""
+    path, _, leaf = name.rpartition(".")
+    return model.get_submodule(path), leaf
 
 
 def initial_tensors(model: CausalLM, names: list[str], seed: int) -> LazyTensors:
     """A model from scratch: each weight is a function of the seed and its name alone."""
 
     def make(name: str) -> Tensor:
-        weight = torch.empty(model.get_parameter(name).shape)
+        weight = torch.empty(stored_shape(model, name))
         model.init_weight(name, weight, seeded(seed, name))
         return weight
 

@@ -52,6 +52,10 @@ class CausalLM(nn.Module):
     def init_weight(self, name: str, weight: Tensor, generator: torch.Generator) -> None:
         """Fill one parameter of a model from scratch, in place."""
 
+    def ignores(self, name: str) -> bool:
+        """Whether a tensor of a checkpoint holds nothing to load: what is computed here instead."""
+        return False
+
     def tied(self) -> dict[str, str]:
         """Names in checkpoints that stand for another parameter (``lm_head.weight`` ->
         ``model.embed_tokens.weight``)."""
@@ -63,3 +67,12 @@ class CausalLM(nn.Module):
         blocks = self.get_submodule(self.layers_path)
         assert isinstance(blocks, nn.ModuleList)
         return list(blocks)
+
+
+def block_linears(model: CausalLM) -> dict[str, nn.Linear]:
+    """Every linear layer inside the blocks, by name: what adapters and quantizers may change."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(f"{model.layers_path}.")
+    }

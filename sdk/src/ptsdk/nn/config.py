@@ -129,6 +129,10 @@ def rope_entry(given: Mapping[str, Any] | None, theta: float) -> dict[str, Any]:
 class DecoderConfig(FamilyConfig):
     """What every decoder's config.json has. Families override defaults and add keys."""
 
+    splits_width: ClassVar[bool] = True
+    """Whether transformers refuses a hidden_size that is no multiple of the number of heads, even
+    where ``head_dim`` is given."""
+
     vocab_size: PositiveInt
     hidden_size: PositiveInt
     intermediate_size: PositiveInt
@@ -157,7 +161,7 @@ class DecoderConfig(FamilyConfig):
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
         heads = self.num_attention_heads
-        if self.hidden_size % heads:
+        if self.hidden_size % heads and (self.splits_width or self.head_dim is None):
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {heads}")
         if heads % self.kv_heads:
             raise ValueError(f"num_attention_heads {heads} is not a multiple of num_key_value_heads {self.kv_heads}")

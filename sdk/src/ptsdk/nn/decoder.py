@@ -92,6 +92,10 @@ class DecoderLM(CausalLM):
         module = self.model.embed_tokens if self.lm_head is None else self.lm_head
         return Head(module.weight, softcap=self.softcap)
 
+    def ignores(self, name: str) -> bool:
+        """Old checkpoints hold the frequencies of the rotation in every block."""
+        return name.endswith("rotary_emb.inv_freq")
+
     def tied(self) -> dict[str, str]:
         """See ``CausalLM.tied``."""
         return {"lm_head.weight": "model.embed_tokens.weight"} if self.lm_head is None else {}

@@ -58,7 +58,7 @@ def run_job(job: Job, registry: Registry, *, resume: bool = False, overwrite: bo
         export(run, run_dir)
         run.strategy.barrier()
     run.strategy.close()
-    return RunResult(run_dir.path, run_dir.final, run.progress.step, metrics)
+    return RunResult(run_dir.path, run_dir.final, run.progress.step, metrics, run.progress.stopped)
 
 
 def lock_of(run: Run) -> dict[str, Any]:

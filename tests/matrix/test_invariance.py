@@ -30,6 +30,15 @@ FAMILIES = {
         "num_key_value_heads": 1, "head_dim": 12, "sliding_window": 8, "max_position_embeddings": 256,
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     },
+    "qwen2": {
+        "vocab_size": 260, "hidden_size": 36, "num_hidden_layers": 3, "intermediate_size": 50, "num_attention_heads": 6,
+        "num_key_value_heads": 2, "max_position_embeddings": 256, "tie_word_embeddings": True,
+        "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1,
+    },
+    "qwen3": {
+        "vocab_size": 260, "hidden_size": 36, "num_hidden_layers": 2, "intermediate_size": 50, "num_attention_heads": 5,
+        "num_key_value_heads": 1, "head_dim": 12, "max_position_embeddings": 256,
+    },
 }  # fmt: skip
 
 

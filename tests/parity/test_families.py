@@ -1,4 +1,4 @@
-"""Llama and Gemma 3 on small, odd shapes against transformers with the same weights."""
+"""Every family on small, odd shapes against transformers with the same weights."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ptsdk.nn.batch import Batch
 from ptsdk.nn.causal_lm import CausalLM
 from ptsdk_gemma.model import Gemma3
 from ptsdk_llama.model import Llama
+from ptsdk_qwen.model import Qwen2, Qwen3
 
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 64}
@@ -48,9 +49,28 @@ GEMMA: dict[str, dict[str, Any]] = {
     "linear_scaling_of_full_layers": {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
     "biases": {"attention_bias": True},
 }
+SLIDING = {"use_sliding_window": True, "sliding_window": 5}
+QWEN: dict[str, dict[str, Any]] = {
+    "grouped": {"num_attention_heads": 6, "num_key_value_heads": 3},
+    "tied": {"tie_word_embeddings": True, "rms_norm_eps": 1e-3},
+    "sliding_from_the_second_layer": {**SLIDING, "max_window_layers": 1},
+    "sliding_by_layer_types": {**SLIDING, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    "sliding_everywhere": {**SLIDING, "max_window_layers": 0},
+    "no_layer_slides": {**SLIDING, "max_window_layers": 3},
+    "window_without_use": {"sliding_window": 2, "max_window_layers": 0},
+    "llama3_scaling": {"rope_parameters": {"rope_theta": 500.0, **LLAMA3}},
+    "linear_scaling_older_keys": {"rope_theta": 77.0, "rope_scaling": {"type": "linear", "factor": 3.0}},
+}
+QWEN2 = {**QWEN, "head_dim_not_d_over_h": {"num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 14}}
+QWEN3 = {
+    **QWEN,
+    "heads_that_do_not_divide_the_width": {"num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 14},
+    "biases": {"attention_bias": True},
+}
 SMALL = {"vocab_size": 61, "hidden_size": 48, "intermediate_size": 36, "num_hidden_layers": 3, "num_attention_heads": 4}
 SMALL |= {"max_position_embeddings": 128, "pad_token_id": None}
 GEMMA_SMALL = {**SMALL, "head_dim": 16, "num_key_value_heads": 2, "sliding_window": 7, "sliding_window_pattern": 3}
+QWEN_SMALL = {**SMALL, "num_key_value_heads": 2}
 LENGTHS = (23, 1, 9, 16)
 
 CASES = [
@@ -59,7 +79,16 @@ CASES = [
         pytest.param(Gemma3(), transformers.Gemma3ForCausalLM, {**GEMMA_SMALL, **c}, id=f"gemma3-{n}")
         for n, c in GEMMA.items()
     ),
+    *(
+        pytest.param(Qwen2(), transformers.Qwen2ForCausalLM, {**QWEN_SMALL, **c}, id=f"qwen2-{n}")
+        for n, c in QWEN2.items()
+    ),
+    *(
+        pytest.param(Qwen3(), transformers.Qwen3ForCausalLM, {**QWEN_SMALL, "head_dim": 18, **c}, id=f"qwen3-{n}")
+        for n, c in QWEN3.items()
+    ),
 ]
+FIRST = list({type(case.values[0]): case for case in reversed(CASES)}.values())
 pair = pytest.mark.parametrize(("family", "oracle_class", "keys"), CASES)
 
 
@@ -119,7 +148,7 @@ def test_config_for_export_builds_the_same_model_in_transformers(
     torch.testing.assert_close(oracle_logits(rebuilt, docs), oracle_logits(oracle, docs))
 
 
-@pytest.mark.parametrize(("family", "oracle_class", "keys"), [CASES[0], CASES[len(LLAMA)]])
+@pytest.mark.parametrize(("family", "oracle_class", "keys"), FIRST)
 def test_rounding_in_bfloat16_is_that_of_transformers(family: Any, oracle_class: Any, keys: dict[str, Any]) -> None:
     """On documents of one token, where every attention kernel gives the value itself, what is left
     is the embedding factor, the norms and the activation: they round where transformers rounds."""

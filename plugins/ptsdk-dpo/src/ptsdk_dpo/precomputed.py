@@ -105,8 +105,8 @@ def write(folder: Path, known: Mapping[str, Tensor], made_of: Mapping[str, Any])
 def fingerprint(run: Run, datasets: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
     """All that decides the numbers, but for rounding."""
     job = run.job
-    parts = [job.model, *([job.quantizer] if job.quantizer else [])]
-    modules = {"ptsdk", "ptsdk_dpo", *(type(part).__module__.partition(".")[0] for part in parts)}
+    parts = [entry for entry in job.entries.values() if entry.dist and entry.kind in ("model-family", "quantizer")]
+    modules = {"ptsdk", "ptsdk_dpo", *(entry.spec.target.partition(".")[0] for entry in parts)}
     made_of = {
         "model": model_fingerprint(run.checkpoint.path) if run.checkpoint else f"seed {job.train.seed}",
         "config": run.config,
@@ -114,6 +114,7 @@ def fingerprint(run: Run, datasets: Mapping[str, Sequence[Example]]) -> dict[str
         "quantizer": record(job.quantizer) if job.quantizer else None,
         "torch": torch.__version__,
         "sources": {module: source_digest(module) for module in sorted(modules)},
+        "files": dict(job.local_files),
         "data": {name: digest(data) for name, data in datasets.items()},
     }
     as_read: dict[str, Any] = json.loads(json.dumps(made_of))  # tuples of a config come back as lists

@@ -34,6 +34,7 @@ class Spec:
             another component of the same job as ``kind:name`` (``"adapter:lora"``).
         conflicts: components this one cannot be combined with, as ``kind:name`` or a capability
             as ``kind:+capability``.
+        why: the reason for ``conflicts``, told to the user: "packed weights are frozen".
         supports: free-form capabilities, e.g. ``{"sharded", "resume"}``.
 
     Raises:
@@ -46,6 +47,7 @@ class Spec:
     requires: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
     supports: frozenset[str] = frozenset()
+    why: str = ""
 
     def __post_init__(self) -> None:
         if not NAME.match(self.name):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 
-from ptsdk.checkpoint.weights import seeded
+from ptsdk.checkpoint.weights import seeded, stored_tensors
 from ptsdk.contracts.adapter import Adapter
 from ptsdk.errors import Problem, RunError, UserError
 from ptsdk.nn.causal_lm import CausalLM
@@ -82,9 +82,9 @@ class LowRank(Adapter):
         return _switched_off(list(adapted_layers(model).values()))
 
     def merged(self, model: CausalLM) -> dict[str, Tensor]:
-        """The base's state dict; each adapted weight is new and dense, all else is shared."""
+        """The base's state dict; each adapted or packed weight is new and dense, all else is shared."""
         layers = adapted_layers(model)
-        kept = {name: tensor.detach() for name, tensor in model.state_dict().items() if not _is_folded(name, layers)}
+        kept = {name: tensor for name, tensor in stored_tensors(model).items() if not _is_folded(name, layers)}
         return kept | {f"{name}.weight": module.merged_weight() for name, module in layers.items()}
 
     def save(self, tensors: Mapping[str, Tensor], folder: Path, base: str | None) -> None:

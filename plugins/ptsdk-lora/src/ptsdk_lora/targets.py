@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from torch import nn
 
 from ptsdk.errors import Problem, UserError
-from ptsdk.nn.causal_lm import CausalLM
+from ptsdk.nn.causal_lm import CausalLM, block_linears
 
 ALL_LINEAR = "all-linear"
 Targets = str | tuple[str, ...]
@@ -37,15 +37,6 @@ def find_targets(model: CausalLM, targets: Targets) -> dict[str, nn.Linear]:
     if missing:
         raise UserError(*(_problem(target, targets, linears) for target in missing))
     return {name: module for name, module in linears.items() if name in found}
-
-
-def block_linears(model: CausalLM) -> dict[str, nn.Linear]:
-    """Every linear layer inside the blocks, by name."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(f"{model.layers_path}.")
-    }
 
 
 def ends_with(name: str, target: str) -> bool:

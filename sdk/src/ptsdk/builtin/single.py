@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ptsdk.checkpoint.parts import map_parts
 from ptsdk.checkpoint.weights import fill
 from ptsdk.contracts.strategy import Strategy, World
 from ptsdk.errors import UserError
@@ -56,7 +57,7 @@ class Single(Strategy):
     def gather_optimizer(self, model: CausalLM, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """The state of each parameter under its name."""
         state = {
-            name: {key: value.detach().cpu() if isinstance(value, Tensor) else value for key, value in entry.items()}
+            name: {key: map_parts(_kept, value) if isinstance(value, Tensor) else value for key, value in entry.items()}
             for name, parameter in model.named_parameters()
             if (entry := optimizer.state.get(parameter))
         }
@@ -89,9 +90,15 @@ def pick_device(wish: str) -> torch.device:
     return torch.device(wish)
 
 
+def _kept(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu()
+
+
 def _beside(value: Any, parameter: nn.Parameter, scalars_too: bool) -> Any:
     """Optimizer state where torch keeps it: with its parameter; ``step`` on the CPU unless a fused
     or capturable update reads it on the device."""
     if not isinstance(value, Tensor):
         return value
-    return value.to(parameter.device) if value.ndim or scalars_too else value.clone()
+    if not (value.ndim or scalars_too):
+        return value.clone()
+    return map_parts(lambda part: part.to(parameter.device), value)

@@ -6,13 +6,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ptsdk.checkpoint.parts import Parts, parts_of, rebuild
 from ptsdk.errors import RunError
 
 
 def flatten_state(tree: Any) -> tuple[dict[str, Tensor], Any]:
-    """Take the tensors out of a tree of dicts, lists, tuples, numbers, strings and None.
+    """Take the tensors out of a tree of dicts, lists, tuples, numbers, strings, dtypes and None.
+
+    A tensor subclass is stored as the plain tensors it is made of (``__tensor_flatten__``).
 
     Returns:
         The tensors by their JSON pointer (RFC 6901) in the tree, and the tree for JSON with
@@ -28,8 +32,12 @@ def flatten_state(tree: Any) -> tuple[dict[str, Tensor], Any]:
 
 def _flatten(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
+        if (parts := parts_of(value)) is not None:
+            return {"$parts": _flatten(vars(parts), place, tensors)}
         tensors[place] = value
         return {"$tensor": place}
+    if isinstance(value, torch.dtype):
+        return {"$dtype": str(value).removeprefix("torch.")}
     if isinstance(value, (list, tuple)):
         items = [_flatten(item, f"{place}/{i}", tensors) for i, item in enumerate(value)]
         return items if isinstance(value, list) else {"$tuple": items}
@@ -64,6 +72,10 @@ def unflatten_state(tensors: Mapping[str, Tensor], tree: Any) -> Any:
     match tree:
         case {"$tensor": place}:
             return tensors[place]
+        case {"$parts": parts}:
+            return rebuild(Parts(**unflatten_state(tensors, parts)))
+        case {"$dtype": name}:
+            return getattr(torch, name)
         case {"$tuple": items}:
             return tuple(unflatten_state(tensors, item) for item in items)
         case {"$pairs": pairs}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from ptsdk.contracts.component import Component
@@ -15,13 +16,21 @@ from ptsdk.nn.causal_lm import CausalLM
 class Packs(Protocol):
     """A module that holds its weights in another form than checkpoints do.
 
-    Its parameters have the checkpoint's names and shapes while they are on the meta device; each
-    is packed when its tensor arrives, so no second full-precision copy is ever alive.
+    Its parameters have the checkpoint's names, and from the meta device on the shape and dtype
+    they are packed into: plain tensors whose row i holds row i of the weight, so that a strategy
+    shards, gathers and copies them like any other. Each is packed when its tensor arrives, so at
+    most one full-precision weight is alive.
     """
 
     def pack(self, leaf: str, tensor: Tensor) -> nn.Parameter:
-        """The parameter to hold in place of ``leaf``, made of the checkpoint's ``tensor`` (or of
-        one process's rows of it), on its device."""
+        """The parameter to hold in place of ``leaf``, made of the checkpoint's whole ``tensor``, on
+        its device. A strategy that shards packs first: then no number depends on the world size."""
+
+    def unpacked(self, leaf: str) -> Tensor:
+        """The tensor of ``leaf`` as a checkpoint would hold it, detached."""
+
+    def unpacked_shape(self, leaf: str) -> torch.Size:
+        """The shape of ``leaf`` in checkpoints."""
 
 
 class Quantizer(Component):

@@ -100,7 +100,8 @@ def _demands(entries: Entries, missing_requirements: Callable[[Spec], Iterable[s
                 if where != keys and _is(other, refused):
                     yield Fault(
                         keys,
-                        f"{me} cannot be combined with {other.kind} {other.spec.name} (at {dotted(where)})",
+                        f"{me} cannot be combined with {other.kind} {other.spec.name} (at {dotted(where)})"
+                        + (f": {entry.spec.why}" if entry.spec.why else ""),
                         "remove one of the two",
                     )
 

@@ -1,0 +1,95 @@
+"""Training that feels the rounding of later quantisation, by ``torchao.quantization.qat``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from ptsdk.contracts.quantizer import Quantizer
+from ptsdk.errors import Problem, RunError, UserError
+from ptsdk.nn.causal_lm import CausalLM, block_linears
+
+if TYPE_CHECKING:
+    from torchao.core.config import AOBaseConfig
+
+SchemeName = Literal["int8-int4", "int4", "int8"]
+
+
+class Qat(Quantizer):
+    """Linear layers of the blocks compute with weights (and inputs) rounded to what the quantised
+    model will have, while gradients pass through the rounding (arXiv:1308.3432).
+
+    With an adapter the frozen base is rounded, its inputs too; the update is not. What is
+    trained and saved are plain weights; ``convert`` turns them into quantised ones.
+    """
+
+    scheme: SchemeName = Field(
+        "int8-int4",
+        description="int8-int4: weights int4 a group, inputs int8 a token; int4: weights alone; int8: weights a row",
+    )
+    group_size: int = Field(32, ge=2, description="int4 weights of a row that share a scale")
+
+    @property
+    def base_config(self) -> AOBaseConfig:
+        """What torchao quantises with after training, and simulates during it."""
+        from torchao.quantization import Int8DynamicActivationIntxWeightConfig, IntxWeightOnlyConfig
+        from torchao.quantization.granularity import PerAxis, PerGroup
+
+        if self.scheme == "int8":
+            return IntxWeightOnlyConfig(torch.int8, PerAxis(0))
+        kind = IntxWeightOnlyConfig if self.scheme == "int4" else Int8DynamicActivationIntxWeightConfig
+        return kind(torch.int4, PerGroup(self.group_size))  # type: ignore[attr-defined]
+
+    def prepare(self, model: CausalLM) -> None:
+        """Swap the linear layers of the blocks for torchao's fake-quantised ones, which keep the
+        names and shapes of their parameters.
+
+        Raises:
+            UserError: groups do not fill the rows of a layer; every one is named.
+        """
+        from torchao.quantization import quantize_
+        from torchao.quantization.qat import QATConfig
+
+        layers = block_linears(model)
+        self._refuse_partial_groups(layers)
+        quantize_(model, QATConfig(self.base_config, step="prepare"), lambda _, name: name in layers)
+
+    def convert(self, model: CausalLM) -> None:
+        """Quantise what ``prepare`` swapped: weights become torchao's packed tensors.
+
+        Raises:
+            RunError: an adapter is still beside the weights, or nothing was prepared.
+        """
+        from torchao.quantization import quantize_
+        from torchao.quantization.qat import FakeQuantizedLinear, QATConfig
+
+        swapped = {name: m for name, m in model.named_modules() if isinstance(m, FakeQuantizedLinear)}
+        if adapted := [name for name, module in swapped.items() if type(module) is not FakeQuantizedLinear]:
+            raise RunError(f"{adapted[0]} has an adapter, which conversion would lose; merge it first")
+        if not swapped:
+            raise RunError("the model was not prepared for quantisation, so there is nothing to convert")
+        quantize_(model, QATConfig(self.base_config, step="convert"), _is_swapped)
+
+    def _refuse_partial_groups(self, layers: dict[str, nn.Linear]) -> None:
+        if self.scheme == "int8":
+            return
+        problems = [
+            Problem(
+                f"{name}: its {layer.in_features} inputs are no multiple of {self.group_size}",
+                "choose a group_size that divides every layer's inputs",
+                path="quantizer.group_size",
+            )
+            for name, layer in layers.items()
+            if layer.in_features % self.group_size
+        ]
+        if problems:
+            raise UserError(*problems)
+
+
+def _is_swapped(module: Any, name: str) -> bool:
+    from torchao.quantization.qat import FakeQuantizedLinear
+
+    return isinstance(module, FakeQuantizedLinear)

@@ -1,0 +1,90 @@
+"""The optimizers against torchao used directly, and through a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchao.optim import AdamW4bit as Torchao4
+from torchao.optim import AdamW8bit as Torchao8
+
+from ptsdk.builtin.single import Single
+from ptsdk.checkpoint.tensors import TensorFiles, save_tensors
+from ptsdk.checkpoint.tree import flatten_state, unflatten_state
+from ptsdk_torchao.optimizers import AdamW4bit, AdamW8bit, LowBit
+
+
+class Two(nn.Module):
+    """A matrix with small state, a vector with full state."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.matrix = nn.Parameter(torch.randn(64, 128, generator=generator).to(dtype))
+        self.vector = nn.Parameter(torch.randn(16, generator=generator).to(dtype))
+
+
+def train(model: Two, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        for parameter in model.parameters():
+            generator = torch.Generator().manual_seed(step)
+            parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+        for group in optimizer.param_groups:  # as the trainer sets it
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * (1 - step / 10)
+        optimizer.step()
+
+
+def through_a_checkpoint(model: Two, optimizer: torch.optim.Optimizer, path: Path) -> dict[str, object]:
+    tensors, tree = flatten_state(Single().gather_optimizer(model, optimizer))  # type: ignore[arg-type]
+    save_tensors(tensors, path)
+    state: dict[str, object] = unflatten_state(TensorFiles.of(path), json.loads(json.dumps(tree)))
+    return state
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "dtype"), [(AdamW8bit, Torchao8, torch.float32), (AdamW4bit, Torchao4, torch.bfloat16)]
+)
+def test_same_steps_as_torchao_and_resumed_bit_for_bit(
+    ours: type[LowBit], theirs: type[torch.optim.Optimizer], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    whole, resumed, oracle = Two(dtype), Two(dtype), Two(dtype)
+    component = ours(lr=1e-2, weight_decay=0.1)
+    optimizer = component.build(dict(whole.named_parameters()))
+    groups = [{"params": [oracle.matrix], "weight_decay": 0.1}, {"params": [oracle.vector], "weight_decay": 0.0}]
+    train(whole, optimizer, range(4))
+    train(oracle, theirs(groups, lr=1e-2), range(4))
+    assert whole.matrix.equal(oracle.matrix) and whole.vector.equal(oracle.vector)
+    assert not whole.matrix.equal(Two(dtype).matrix)
+
+    first = component.build(dict(resumed.named_parameters()))
+    train(resumed, first, range(2))
+    kind = type(first.state[resumed.matrix]["exp_avg"])
+    assert kind.__name__ == f"OptimState{'8' if ours is AdamW8bit else '4'}bit"
+    state = through_a_checkpoint(resumed, first, tmp_path / "optimizer.safetensors")
+    second = component.build(dict(resumed.named_parameters()))
+    Single().load_optimizer(resumed, second, state)  # type: ignore[arg-type]
+    restored = second.state[resumed.matrix]["exp_avg"]
+    assert type(restored) is kind and restored.dtype == dtype
+    train(resumed, second, range(2, 4))
+    assert whole.matrix.equal(resumed.matrix) and whole.vector.equal(resumed.vector)
+    assert_same_state(optimizer.state[whole.matrix], second.state[resumed.matrix])
+
+
+def assert_same_state(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours["step"].equal(theirs["step"])
+    for key in ("exp_avg", "exp_avg_sq"):
+        names, _ = ours[key].__tensor_flatten__()
+        assert all(getattr(ours[key], name).equal(getattr(theirs[key], name)) for name in names)
+
+
+def test_state_is_small() -> None:
+    model = Two(torch.float32)
+    for component, limit in ((AdamW8bit(), 1.2), (AdamW4bit(), 0.6)):
+        optimizer = component.build(dict(model.named_parameters()))
+        train(model, optimizer, range(1))
+        moment = optimizer.state[model.matrix]["exp_avg"]
+        names, _ = moment.__tensor_flatten__()
+        assert sum(getattr(moment, name).nbytes for name in names) <= limit * model.matrix.numel()

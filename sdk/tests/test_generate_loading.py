@@ -225,6 +225,7 @@ def test_stop_tokens(folder: Path, registry: Registry) -> None:
     assert stops() == (7, 257)
     generation.write_text(json.dumps({"eos_token_id": [5, 257, 6]}))
     assert stops() == (5, 257, 6), "what generation_config.json says comes before config.json"
+    assert stop_ids(None, tokenizer) == (257,), "a model from scratch ends with what the tokenizer says"
 
 
 def test_an_end_of_turn_that_is_no_token() -> None:

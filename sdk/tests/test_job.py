@@ -306,6 +306,12 @@ class Pairs(PreferenceLoss):
 class Rewarded(SFT):
     rewards: tuple[Annotated[Reward, Use("reward")], ...]
 
+class Grouped(SFT):
+    def items_per_step(self, batch_size):
+        if batch_size % 3:
+            raise ValueError("groups of 3 do not make a batch")
+        return batch_size // 3
+
 class Length:
     factor: float = 1.0
     def score(self, completions, rows):
@@ -379,6 +385,20 @@ def test_components_inside_components(load: Load, folder: Path) -> None:
         "method:\n  use: ./mine.py:Rewarded\n  rewards:\n  - use: ./mine.py:Length\n    facto: 1\n  - ./mine.py:Nope",
     )
     assert places(faults(load, text)) == {(11, "method.rewards.0.facto"), (12, "method.rewards.1")}
+
+
+def test_a_batch_that_the_method_cannot_make(load: Load, folder: Path) -> None:
+    (folder / "mine.py").write_text(LOCAL)
+    (problem,) = faults(load, TEXT.replace("method: sft", "method: ./mine.py:Grouped"))
+    assert (problem.line, problem.path, problem.message) == (14, "train.batch_size", "groups of 3 do not make a batch")
+    assert load(TEXT, "method=./mine.py:Grouped", "train.batch_size=9").train.batch_size == 9
+
+
+def test_rewards_have_a_weight(load: Load, folder: Path) -> None:
+    (folder / "mine.py").write_text(LOCAL)
+    rewards = "rewards: [./mine.py:Length, {use: ./mine.py:Length, weight: 0.5}]"
+    job = load(TEXT, f"method={{use: ./mine.py:Rewarded, {rewards}}}")
+    assert [reward.weight for reward in job.method.rewards] == [1.0, 0.5]  # type: ignore[attr-defined]
 
 
 def test_a_broken_local_file_is_named_with_its_line(load: Load, folder: Path) -> None:

@@ -87,6 +87,16 @@ def test_the_cursor_is_past_a_step_as_soon_as_it_is_handed_out():
     assert (progress.epoch, progress.offset) == (1, 2)
 
 
+def test_the_items_of_all_processes_are_those_that_they_share():
+    mine, everyones = Progress(), Progress()
+    for step in plan(10, batch_size=4, epochs=2).steps(mine):
+        assert [
+            i for item in plan(10, batch_size=4, epochs=2, rank=1, world_size=3).take(everyones) for i in item
+        ] == flat(step)
+        assert mine == everyones
+    assert plan(10, batch_size=4, epochs=2).take(everyones) == []
+
+
 def test_a_resume_on_another_world_size_reads_the_same_items():
     progress = Progress()
     alone = list(plan(30, batch_size=6).steps(Progress()))

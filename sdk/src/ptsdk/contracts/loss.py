@@ -14,6 +14,15 @@ from ptsdk.nn.head import Head
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """A metric that is a mean over something else than what the loss is weighted by: a sum, and the
+    number of things summed."""
+
+    sum: Tensor
+    count: Tensor
+
+
+@dataclass(frozen=True)
 class LossOutput:
     """What one micro-batch contributes.
 
@@ -21,12 +30,13 @@ class LossOutput:
         sum: scalar with gradient, summed over whatever ``weight`` counts, *not* divided by it.
         weight: scalar without gradient: tokens, pairs or completions. The trainer divides the
             gradient by the weight of the whole step, over micro-batches and ranks.
-        metrics: name -> scalar *sum* over the same weight, divided likewise when logged.
+        metrics: name -> scalar *sum* over the same weight, divided likewise when logged, or a
+            ``Ratio``. The same names from every micro-batch.
     """
 
     sum: Tensor
     weight: Tensor
-    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    metrics: Mapping[str, Tensor | Ratio] = field(default_factory=dict)
 
 
 class Loss(Component):
@@ -83,25 +93,41 @@ class PreferenceLoss(Loss):
         return completions.log_ratios
 
 
+@dataclass(frozen=True)
+class SampledTokens:
+    """T tokens of B completions that a policy wrote, as a policy loss sees them.
+
+    Attributes:
+        policy: [T], log-probs under the policy that trains, with gradient.
+        old: [T], log-probs under the policy that wrote them.
+        reference: [T], log-probs under the reference, None where the loss needs none.
+        advantages: [B], of each completion.
+        completions: int64 [T], which of the B completions a token belongs to.
+        budget: how many tokens a completion may have at most.
+    """
+
+    policy: Tensor
+    old: Tensor
+    reference: Tensor | None
+    advantages: Tensor
+    completions: Tensor
+    budget: int
+
+
 class PolicyLoss(Loss):
-    """A loss on sampled tokens with advantages, for methods such as grpo."""
+    """A loss on sampled tokens, for methods such as grpo."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether ``SampledTokens.reference`` has to be there."""
+        return False
 
     @abstractmethod
-    def __call__(
-        self,
-        log_probs: Tensor,
-        old_log_probs: Tensor,
-        reference_log_probs: Tensor | None,
-        advantages: Tensor,
-        completion_ids: Tensor,
-        completions: int,
-    ) -> LossOutput:
-        """
-        Args:
-            log_probs: [T] of each sampled token under the policy, with gradient.
-            old_log_probs: [T] under the policy that sampled it.
-            reference_log_probs: [T] under the reference, None when it is not used.
-            advantages: [T], already spread over the tokens of each completion.
-            completion_ids: int64 [T], which completion of the micro-batch a token belongs to.
-            completions: how many completions the micro-batch holds.
-        """
+    def advantages(self, rewards: Tensor) -> Tensor:
+        """How much better than its group each completion is: [P, G] -> [P, G], float64, for P prompts
+        with G completions each."""
+
+    @abstractmethod
+    def __call__(self, tokens: SampledTokens) -> LossOutput:
+        """The sum over the micro-batch and its weight, which decides what the loss is a mean of:
+        tokens, completions, or a constant."""

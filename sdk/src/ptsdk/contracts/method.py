@@ -27,12 +27,18 @@ class Method(Component):
 
     kind: ClassVar[str] = "method"
 
-    updates_per_batch: ClassVar[int] = 1
-    """How many optimizer steps learn from the same items of data; a policy method overrides it."""
+    @property
+    def updates_per_batch(self) -> int:
+        """How many optimizer steps learn from the same items of data; a policy method overrides it."""
+        return 1
 
     def items_per_step(self, batch_size: int) -> int:
         """How many items of data make a batch of ``batch_size`` sequences: as many, unless a method
-        makes several sequences of one item (completions of a prompt)."""
+        makes several sequences of one item (completions of a prompt).
+
+        Raises:
+            ValueError: no number of items does; the message becomes a fault of ``train.batch_size``.
+        """
         return batch_size
 
     def frozen_models(self, job: Job) -> Mapping[str, ModelFamily]:

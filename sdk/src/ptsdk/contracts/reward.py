@@ -6,6 +6,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from ptsdk.contracts.component import Component
 
 
@@ -14,6 +16,8 @@ class Reward(Component):
     method is accepted too."""
 
     kind: ClassVar[str] = "reward"
+
+    weight: float = Field(1.0, description="what the score is multiplied by before rewards are summed")
 
     @abstractmethod
     def score(self, completions: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[float]:

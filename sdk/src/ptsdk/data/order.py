@@ -126,21 +126,12 @@ class SamplePlan:
 
         Ends where ``epochs`` do; a run of so many ``steps`` goes on for as long as it is asked.
         """
-        while items := self._take(progress):
+        while items := self.take(progress):
             yield share(items, self.micro_batch_size, self.rank, self.world_size)
 
-    def epochs_done(self, progress: Progress) -> float:
-        """The cursor in epochs, for people: 1.5 is half way through the second."""
-        return progress.epoch + progress.offset / self._size(progress.epoch)
-
-    def continues(self, progress: Progress) -> bool:
-        """Whether this plan, from its start, comes by the cursor. A plan of fewer ``epochs`` may have
-        ended with a batch that was cut short, where a longer one goes on reading."""
-        whole = self._items_before(progress.epoch, progress.offset) % self.batch_size == 0
-        return whole or (progress.epoch, progress.offset) == self._end
-
-    def _take(self, progress: Progress) -> list[tuple[int, ...]]:
-        """The next batch, reaching into further epochs where one ends; moves the cursor past it."""
+    def take(self, progress: Progress) -> list[tuple[int, ...]]:
+        """The items of the next step over all processes, reaching into further epochs where one ends;
+        empty at the end. Moves the cursor past them."""
         batch: list[tuple[int, ...]] = []
         while len(batch) < self.batch_size and (progress.epoch, progress.offset) < self._end:
             epoch = self.epoch(progress.epoch)
@@ -151,6 +142,16 @@ class SamplePlan:
             if stop == len(epoch):
                 progress.epoch, progress.offset = progress.epoch + 1, 0
         return batch
+
+    def epochs_done(self, progress: Progress) -> float:
+        """The cursor in epochs, for people: 1.5 is half way through the second."""
+        return progress.epoch + progress.offset / self._size(progress.epoch)
+
+    def continues(self, progress: Progress) -> bool:
+        """Whether this plan, from its start, comes by the cursor. A plan of fewer ``epochs`` may have
+        ended with a batch that was cut short, where a longer one goes on reading."""
+        whole = self._items_before(progress.epoch, progress.offset) % self.batch_size == 0
+        return whole or (progress.epoch, progress.offset) == self._end
 
     def _make(self, number: int) -> Epoch:
         examples = epoch_examples(self.sizes, self.weights, self.seed, number, self.shuffle)

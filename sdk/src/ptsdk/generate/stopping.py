@@ -14,10 +14,12 @@ CONTENT = "\ue000content\ue001"
 """Stands for a message: private-use characters, which no template has."""
 
 
-def stop_ids(checkpoint: Checkpoint, tokenizer: Tokenizer, *, chat: bool = False) -> tuple[int, ...]:
+def stop_ids(checkpoint: Checkpoint | None, tokenizer: Tokenizer, *, chat: bool = False) -> tuple[int, ...]:
     """The model's end tokens and the tokenizer's; in a chat also what its template ends a turn with,
-    since a model that was trained on the template writes it, whatever the base's files say."""
-    ids = [*(_listed(checkpoint.generation_config()) or _listed(checkpoint.config)), tokenizer.eos_id]
+    since a model that was trained on the template writes it, whatever the base's files say. A model
+    from scratch (no checkpoint) has learned none of its own."""
+    own = _listed(checkpoint.generation_config()) or _listed(checkpoint.config) if checkpoint else []
+    ids = [*own, tokenizer.eos_id]
     if chat:
         ids.append(end_of_turn(tokenizer))
     return tuple(dict.fromkeys(token for token in ids if token is not None))

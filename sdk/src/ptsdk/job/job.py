@@ -21,6 +21,7 @@ from ptsdk.contracts.schedule import Schedule
 from ptsdk.contracts.strategy import Strategy
 from ptsdk.contracts.tokenizer import TokenizerSource
 from ptsdk.job.sections import DataSection, OneOrMany, Section, TrainSection
+from ptsdk.job.wording import Fault, Faults
 from ptsdk.plugins import Entry
 from ptsdk.specs import MethodSpec, Objective
 
@@ -111,6 +112,17 @@ class Job(Section):
                 name = getattr(callback, "__ptsdk_use__", None) or type(callback).__name__
                 raise ValueError(f"{name} would do nothing: it needs data.validation, which is not given")
         return callbacks
+
+    @field_validator("train")
+    @classmethod
+    def _batches_are_whole(cls, train: TrainSection, info: ValidationInfo) -> TrainSection:
+        method: Method | None = info.data.get("method")
+        try:
+            if method:
+                method.items_per_step(train.batch_size)
+        except ValueError as error:
+            raise Faults(Fault(("batch_size",), str(error))) from error
+        return train
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
 

@@ -7,10 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ptsdk.contracts.loss import LossOutput
+from ptsdk.contracts.loss import LossOutput, Ratio
 from ptsdk.nn.batch import IGNORE, Batch
 
 COUNTS = ("weight", "loss", "tokens", "supervised_tokens")
+OF = "count of "
+"""In front of a metric's name: what it is divided by, where that is not the weight."""
 
 
 class Tally:
@@ -27,8 +29,9 @@ class Tally:
             "loss": output.sum,
             "tokens": batch.tokens.numel(),
             "supervised_tokens": (batch.labels != IGNORE).sum(),
-            **output.metrics,
         }
+        for name, metric in output.metrics.items():
+            values |= {name: metric.sum, OF + name: metric.count} if isinstance(metric, Ratio) else {name: metric}
         for name, value in values.items():
             number = torch.as_tensor(value, device=self.device).detach().double()
             if not batch.live:
@@ -49,8 +52,11 @@ class Totals:
         self.weight = sums.pop("weight")
         self.tokens = int(sums.pop("tokens"))
         self.supervised_tokens = int(sums.pop("supervised_tokens"))
+        self._counts = {name.removeprefix(OF): sums.pop(name) for name in list(sums) if name.startswith(OF)}
         self._sums = sums
 
     def means(self) -> dict[str, float]:
-        """The loss and every metric, divided by the weight."""
-        return {name: value / self.weight for name, value in self._sums.items()}
+        """The loss and every metric, divided by the weight or by its own count; a metric of nothing
+        is left out."""
+        counts = {name: self._counts.get(name, self.weight) for name in self._sums}
+        return {name: value / counts[name] for name, value in self._sums.items() if counts[name]}

@@ -189,14 +189,15 @@ from torch import nn
 from ptsdk.contracts.quantizer import Quantizer
 
 class RoundedLinear(nn.Linear):
-    def pack(self, leaf, tensor):
-        return nn.Parameter(tensor.mul(16).round().div(16), requires_grad=leaf == "weight" and self.trains)
+    def forward(self, x):
+        rounding = self.weight.detach().mul(32).round().div(32) - self.weight.detach()
+        return nn.functional.linear(x, self.weight + rounding, self.bias)
 
 class Rounded(Quantizer):
     def prepare(self, model):
         for module in list(model.modules()):
             if type(module) is nn.Linear:
-                module.__class__, module.trains = RoundedLinear, True
+                module.__class__ = RoundedLinear
 """
 
 

@@ -1,0 +1,1 @@
+"""Group relative policy optimisation for ptsdk: the method, its losses, some rewards."""

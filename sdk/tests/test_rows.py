@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,11 @@ FAULTS: list[tuple[str, bytes, int, str]] = [
     ("x.csv", b'a,b\n1,"2" x\n', 2, "not CSV"),
     ("x.csv", b"a,a\n1,2\n", 1, "column names"),
     ("x.parquet", b"PAR1 no", 1, "not Parquet"),
+    ("x.jsonl", b'{"a": 1}\n{"a": ' + b"9" * 5000 + b"}\n", 2, "too many digits"),
+    ("x.jsonl", b'{"a": 1}\n' + b"[" * 200_000 + b"\n", 2, "nested too deep"),
+    ("x.json", b'[{"a": 1},\n' + b"[" * 200_000 + b"]", 2, "nested too deep"),
+    ("x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99)[:-9], 1, "cannot be read"),
+    ("x.jsonl.xz", lzma.compress(b'{"a": 1}\n' * 99)[:-20], 1, "cannot be read"),
 ]
 
 

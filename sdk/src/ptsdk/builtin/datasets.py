@@ -27,7 +27,7 @@ class FileDataset(Dataset):
     path: str = Field(description="a file, folder, glob or URL: JSONL, JSON, CSV, Parquet, hf://datasets/org/name")
     columns: dict[str, str] = Field(default_factory=dict, description="column expected -> column of the file")
     split: str | None = Field(None, description="split of an hf:// data set; train by default")
-    limit: int | None = Field(None, gt=0, description="read only so many rows, the first ones")
+    limit: int | None = Field(None, gt=0, lt=2**63, description="read only so many rows, the first ones")
 
     def rows(self, base: Path) -> Iterator[Row]:
         """The rows, columns renamed; see the contract."""

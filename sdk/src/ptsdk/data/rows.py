@@ -6,6 +6,8 @@ import csv
 import hashlib
 import io
 import json
+import lzma
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,8 +124,9 @@ def read_file(file: DataFile) -> Iterator[Row]:
     try:
         with file.open() as stream:
             yield from readers.get(file.suffix, _jsonl)(file, stream)
-    except OSError as error:
-        raise UserError(Problem(f"cannot be read: {error}", file=file.name)) from error
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:  # EOFError: compressed, and cut off
+        hint = "fetch or copy the file again" if not isinstance(error, OSError) else ""
+        raise UserError(Problem(f"cannot be read: {error}", hint, file.name)) from error
 
 
 def _lines(file: DataFile, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
@@ -147,6 +150,14 @@ def _parse(line: str, file: DataFile, number: int) -> Any:
     except json.JSONDecodeError as error:
         hint = "NUL bytes: the file was cut off while it was written" if "\0" in line else "one JSON object a line"
         raise UserError(Problem(f"not JSON: {error.msg} (column {error.colno})", hint, file.name, number)) from error
+    except (ValueError, RecursionError) as error:
+        raise _beyond(error, file, number) from error
+
+
+def _beyond(error: Exception, file: DataFile, number: int) -> UserError:
+    """JSON that Python declines to read: a number of thousands of digits, or nesting without end."""
+    what = "nested too deep" if isinstance(error, RecursionError) else "a number has too many digits"
+    return UserError(Problem(f"cannot be read: {what}", "correct the row", file.name, number))
 
 
 def _row(values: Any, file: DataFile, number: int) -> Row:
@@ -172,6 +183,8 @@ def _json(file: DataFile, stream: IO[bytes]) -> Iterator[Row]:
             values, at = decoder.raw_decode(text, begin)
         except json.JSONDecodeError as error:
             raise UserError(Problem(f"not JSON: {error.msg}", "", file.name, error.lineno)) from error
+        except (ValueError, RecursionError) as error:
+            raise _beyond(error, file, number) from error
         yield _row(values, file, number)
         number += text.count("\n", begin, at)
         begin, at = at, _skip(text, at)
@@ -240,7 +253,8 @@ def _hub_dataset(path: str, split: str | None) -> Any:
     try:
         return datasets.load_dataset(f"{org}/{repo}", config or None, split=inner or split or "train")
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"cannot load {path}: {error}", hint=f"{HUB}org/name[/config][:split]") from error
+        hint = f"the form is {HUB}org/name[/config][:split]; is the name right, and the hub within reach?"
+        raise UserError(f"cannot load {path}: {error}", hint=hint) from error
 
 
 def _hub_rows(path: str, split: str | None) -> Iterator[Row]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import click
 
 import ptsdk
+from ptsdk.cli.processes import should_warn, wait_for_the_cause
 from ptsdk.errors import PtsdkError
 from ptsdk.plugins import DiscoveryOptions, Plugins, scan
 from ptsdk.registry import Registry
@@ -28,6 +29,8 @@ class CliContext:
     plugins: Plugins
     registry: Registry
     debug: bool = False
+    arguments: tuple[str, ...] = ()
+    """The whole command line, for a verb that starts other processes of itself."""
 
 
 class Verbs(click.Group):
@@ -71,8 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.Abort:  # what click makes of ctrl-c
         return _report("interrupted", 130, given.debug)
     except PtsdkError as error:
+        wait_for_the_cause(certain=True)
         return _report(str(error), error.exit_code, given.debug)
     except Exception as error:  # noqa: BLE001  a person gets one line, whatever went wrong
+        wait_for_the_cause(certain=False)
         text = " ".join(f"internal error: {type(error).__name__}: {error}".split())
         return _report(text if given.debug else f"{text}\n    run with --debug for the traceback", 1, given.debug)
 
@@ -87,10 +92,11 @@ class _Given:
 
 def _run(arguments: list[str], given: _Given) -> int:
     plugins = scan(given.options)
-    for warning in plugins.warnings():
-        click.echo(f"ptsdk: {warning}", err=True)
+    if should_warn():
+        for warning in plugins.warnings():
+            click.echo(f"ptsdk: {warning}", err=True)
     registry = Registry(plugins)
-    context = CliContext(plugins, registry, given.debug)
+    context = CliContext(plugins, registry, given.debug, tuple(arguments))
     result = Verbs(registry).main(arguments, prog_name="ptsdk", standalone_mode=False, obj=context)
     return result if isinstance(result, int) else 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,14 +32,17 @@ def run(
 ) -> None:
     """Train what the file JOB says. OVERRIDES change it: optimizer.lr=1e-5 ~callbacks."""
     if nproc > 1 and "WORLD_SIZE" not in os.environ:
-        sys.exit(start_processes(nproc))
+        click.get_current_context().exit(start_processes(context, nproc))
 
     from ptsdk.cli.output import print_json
+    from ptsdk.cli.processes import rank
     from ptsdk.job import load_job
     from ptsdk.train.launch import run_job
 
     loaded = load_job(job, overrides, context.registry)
     result = run_job(loaded, context.registry, resume=resume, overwrite=overwrite)
+    if rank() > 0:
+        return
     if as_json:
         print_json(
             {
@@ -51,10 +53,13 @@ def run(
             }
         )
     else:
-        click.echo(f"done: {result.steps} steps, {result.final_dir}", err=True)
+        why = f" ({result.stopped})" if result.stopped else ""
+        click.echo(f"done: {result.steps} steps{why}, {result.final_dir}", err=True)
 
 
-def start_processes(nproc: int) -> int:
-    """The same command line once a process, joined by torchrun; its exit code."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
-    return subprocess.run([*command, "-m", "ptsdk", *sys.argv[1:]], check=False).returncode
+def start_processes(context: CliContext, nproc: int) -> int:
+    """The same command in each of ``nproc`` processes; the exit code of all."""
+    from ptsdk.cli.processes import run_together
+
+    command = [sys.executable, "-m", "ptsdk", *context.arguments]
+    return run_together(command, nproc, context.plugins.options.environment())

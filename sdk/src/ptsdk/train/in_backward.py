@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,16 @@ def one_each(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]) -> Co
 
 
 class InBackward:
-    """Hooks on the parameters of a ``one_each`` optimizer, for the life of the trainer."""
+    """Hooks on the parameters of a ``one_each`` optimizer, for the life of the trainer.
 
-    def __init__(self, parameters: list[nn.Parameter], optimizer: Composite) -> None:
-        self._optimizer = optimizer
+    Args:
+        norm: ``Strategy.grad_norm``, which knows where the rest of a gradient is.
+    """
+
+    def __init__(
+        self, parameters: list[nn.Parameter], optimizer: Composite, norm: Callable[[list[nn.Parameter]], Tensor]
+    ) -> None:
+        self._optimizer, self._norm = optimizer, norm
         self._factor = 1.0
         self._square: Tensor = torch.zeros(())
         for index, parameter in enumerate(parameters):
@@ -43,9 +49,9 @@ class InBackward:
         return math.sqrt(self._square.item())
 
     @torch.no_grad()
-    def _update(self, index: int, parameter: Tensor) -> None:
+    def _update(self, index: int, parameter: nn.Parameter) -> None:
         assert parameter.grad is not None
         parameter.grad.mul_(self._factor)
-        self._square = self._square + parameter.grad.float().square().sum()
+        self._square = self._square + self._norm([parameter]).square()
         self._optimizer.step_part(index)
         parameter.grad = None

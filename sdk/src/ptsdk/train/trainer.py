@@ -29,7 +29,7 @@ class Trainer:
         self.train = run.job.train
         self.parameters = [p for p in run.model.parameters() if p.requires_grad]
         self.in_backward = (
-            InBackward(self.parameters, run.optimizer)
+            InBackward(self.parameters, run.optimizer, run.strategy.grad_norm)
             if self.train.optimizer_in_backward and isinstance(run.optimizer, Composite)
             else None
         )

@@ -1,0 +1,1 @@
+"""Fully sharded training for ptsdk, by torch's ``fully_shard``."""

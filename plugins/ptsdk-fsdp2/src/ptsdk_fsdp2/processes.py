@@ -1,0 +1,84 @@
+"""How the processes of a run find each other, and which device each takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+
+from ptsdk.contracts.strategy import World
+from ptsdk.errors import RunError, UserError
+
+Wish = Literal["auto", "cpu", "cuda", "xpu"]
+
+COLLECTIVES = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
+"""Who moves tensors of which device. Objects always go over the CPU."""
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What `ptsdk run --nproc` and torchrun tell each process."""
+
+
+def join(wish: Wish, environ: Mapping[str, str] = os.environ) -> World:
+    """Join the process group that the environment describes; alone if it describes none.
+
+    Raises:
+        UserError: the environment is half set, or there is no such device for this process.
+        RunError: the others cannot be reached.
+    """
+    rank, size, local_rank = place_among(environ)
+    device = device_of(local_rank, wish)
+    if device.type != "cpu":
+        torch.accelerator.set_device_index(device)
+    if not dist.is_initialized():
+        alone = dist.HashStore() if "RANK" not in environ else None  # type: ignore[attr-defined]
+        try:
+            dist.init_process_group(COLLECTIVES[device.type], store=alone, rank=rank, world_size=size)
+        except (RuntimeError, ValueError) as error:  # what torch raises for a store out of reach
+            raise RunError(f"process {rank} of {size} cannot join the others: {error}") from error
+    return World(rank, size, device)
+
+
+def place_among(environ: Mapping[str, str]) -> tuple[int, int, int]:
+    """(rank, number of processes, rank on this machine).
+
+    Raises:
+        UserError: some of ``VARIABLES`` are set and others are not, or one is no number.
+    """
+    given = [name for name in VARIABLES if name in environ]
+    if "RANK" not in given and "WORLD_SIZE" not in given:
+        return 0, 1, 0
+    hint = "start the processes with `ptsdk run JOB --nproc N` or torchrun"
+    if missing := [name for name in VARIABLES if name not in given]:
+        raise UserError(f"this is one of several processes, but {', '.join(missing)} is not set", hint=hint)
+    try:
+        return int(environ["RANK"]), int(environ["WORLD_SIZE"]), int(environ["LOCAL_RANK"])
+    except ValueError:
+        shown = ", ".join(f"{name}={environ[name]!r}" for name in VARIABLES[:3])
+        raise UserError(f"not the numbers of a process: {shown}", hint=hint) from None
+
+
+def device_of(local_rank: int, wish: Wish) -> torch.device:
+    """The device of one process of this machine: an accelerator each, or the CPU for all.
+
+    Raises:
+        UserError: the device is not there, or there are more processes than devices.
+    """
+    found = torch.accelerator.current_accelerator(check_available=True)
+    usable = found.type if found is not None and found.type in COLLECTIVES else "cpu"
+    kind = usable if wish == "auto" else wish
+    if kind == "cpu":
+        return torch.device("cpu")
+    if kind != usable:
+        raise UserError(
+            f"strategy.device is {wish}, but torch {torch.__version__} sees no such device here",
+            hint="set strategy.device=auto, or install a build of torch for this device",
+        )
+    if local_rank >= (count := torch.accelerator.device_count()):
+        raise UserError(
+            f"process {local_rank} of this machine has no {kind} device: there are {count}",
+            hint=f"start at most {count} processes here, or set strategy.device=cpu",
+        )
+    return torch.device(kind, local_rank)

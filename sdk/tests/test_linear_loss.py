@@ -123,8 +123,17 @@ def test_float32_sums_stay_accurate() -> None:
 
 def test_never_a_full_logit_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    original = linear_loss._logits
-    monkeypatch.setattr(linear_loss, "_logits", lambda *a: sizes.append(len(a[0])) or original(*a))
+    original = linear_loss.logits_of
+    monkeypatch.setattr(linear_loss, "logits_of", lambda *a: sizes.append(len(a[0])) or original(*a))
     hidden, weight, _, labels = problem(bias=False)
     linear_cross_entropy(hidden, Head(weight), labels).backward()
     assert max(sizes) == 3 and sum(sizes) == 8
+
+
+@pytest.mark.parametrize("fused", [linear_cross_entropy, linear_log_probs])
+def test_validation_makes_no_gradient(monkeypatch: pytest.MonkeyPatch, fused: Callable[..., Tensor]) -> None:
+    hidden, weight, bias, labels = problem(bias=True)
+    expected = fused(hidden, Head(weight, bias), labels)
+    monkeypatch.setattr(linear_loss.Gradients, "add", lambda *_: pytest.fail("made a gradient nobody asked for"))
+    with torch.no_grad():
+        assert torch.equal(fused(hidden, Head(weight, bias), labels), expected)

@@ -53,17 +53,26 @@ def linear_log_probs(hidden_states: Tensor, head: Head, labels: Tensor) -> Tenso
 
 
 def _apply(function: Any, hidden_states: Tensor, head: Head, labels: Tensor) -> Tensor:
-    rows = (labels != IGNORE).nonzero().squeeze(1)
+    rows, head = (labels != IGNORE).nonzero().squeeze(1), differentiable(head)
     result: Tensor = function.apply(hidden_states[rows], head.weight, head.bias, labels[rows], head.softcap)
     return result
 
 
-def _chunks(rows: int, vocabulary: int) -> Iterator[slice]:
-    size = max(1, CHUNK_ELEMENTS // vocabulary)
+def differentiable(head: Head) -> Head:
+    """``head``, detached where gradients are switched off: a function that makes its gradient in the
+    forward is told of a weight that trains even then."""
+    if torch.is_grad_enabled():
+        return head
+    return Head(head.weight.detach(), None if head.bias is None else head.bias.detach(), head.softcap)
+
+
+def row_chunks(rows: int, elements: int) -> Iterator[slice]:
+    """Slices of ``rows``, as many at a time as keep ``CHUNK_ELEMENTS`` logits alive with ``elements`` a row."""
+    size = max(1, CHUNK_ELEMENTS // elements)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+def logits_of(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
     """[m, D] -> [m, V], capped, in at least float32."""
     logits = torch.nn.functional.linear(hidden, weight, bias)
     logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -78,8 +87,12 @@ def _softmax_minus_target(logits: Tensor, lse: Tensor, labels: Tensor, softcap: 
     return grad if slope is None else grad.mul_(slope)
 
 
-class _Gradients:
-    """Sums what a loss sends to the head and to the hidden states, chunk by chunk."""
+class Gradients:
+    """Sums what a loss sends to the hidden states [M, D] and to the head, chunk by chunk.
+
+    Args:
+        needs: which of hidden states, weight and bias get a gradient (``ctx.needs_input_grad``).
+    """
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: tuple[bool, ...]) -> None:
         self.hidden = torch.empty_like(hidden) if needs[0] else None
@@ -111,10 +124,10 @@ class LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None
     ) -> Tensor:
         """hidden [M, D], labels [M] -> scalar."""
-        gradients = _Gradients(hidden, weight, bias, ctx.needs_input_grad)
+        gradients = Gradients(hidden, weight, bias, ctx.needs_input_grad)
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        for part in _chunks(len(labels), len(weight)):
-            logits = _logits(hidden[part], weight, bias, softcap)
+        for part in row_chunks(len(labels), len(weight)):
+            logits = logits_of(hidden[part], weight, bias, softcap)
             lse = torch.logsumexp(logits, dim=-1)
             total += (lse - logits.gather(1, labels[part, None]).squeeze(1)).sum(dtype=torch.float64)
             if any(ctx.needs_input_grad):
@@ -151,10 +164,10 @@ class LinearLogProbs(torch.autograd.Function):
         """hidden [M, D], labels [M] -> [M]."""
         head_trains = any(ctx.needs_input_grad[1:3])
         eager = ctx.needs_input_grad[0] and not head_trains
-        gradients = _Gradients(hidden, weight, bias, (eager, False, False))
+        gradients = Gradients(hidden, weight, bias, (eager, False, False))
         log_probs = hidden.new_empty(len(labels), dtype=torch.promote_types(hidden.dtype, torch.float32))
-        for part in _chunks(len(labels), len(weight)):
-            logits = _logits(hidden[part], weight, bias, softcap)
+        for part in row_chunks(len(labels), len(weight)):
+            logits = logits_of(hidden[part], weight, bias, softcap)
             lse = torch.logsumexp(logits, dim=-1)
             log_probs[part] = logits.gather(1, labels[part, None]).squeeze(1) - lse
             if eager:
@@ -170,9 +183,9 @@ class LinearLogProbs(torch.autograd.Function):
         hidden, weight, bias, labels = ctx.saved_tensors
         if ctx.eager:
             return -hidden * grad[:, None].to(hidden.dtype), None, None, None, None
-        gradients = _Gradients(hidden, weight, bias, ctx.needs_input_grad)
-        for part in _chunks(len(labels), len(weight)):
-            logits = _logits(hidden[part], weight, bias, ctx.softcap)
+        gradients = Gradients(hidden, weight, bias, ctx.needs_input_grad)
+        for part in row_chunks(len(labels), len(weight)):
+            logits = logits_of(hidden[part], weight, bias, ctx.softcap)
             lse = torch.logsumexp(logits, dim=-1)
             grad_logits = _softmax_minus_target(logits, lse, labels[part], ctx.softcap)
             gradients.add(part, grad_logits.mul_(-grad[part, None]), hidden[part], weight)

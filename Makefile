@@ -13,7 +13,7 @@ install: .venv/.installed
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch hatchling editables
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement tests/requirements.txt \
-		--no-build-isolation $(DISTS:%=--editable ./%)
+		--no-build-isolation $(DISTS:%=--editable './%[test]')
 	touch $@
 
 quickstart: install

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 
@@ -27,6 +28,19 @@ def test_nothing_heavy_is_loaded(line: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def cpu_seconds(*arguments: str) -> float:
+    """What a process of python costs: unlike the clock, the same beside busy neighbours."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], capture_output=True, timeout=60, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def test_the_first_answer_comes_at_once() -> None:
+    bare, plugins = (min(cpu_seconds(*line) for _ in range(3)) for line in (["-c", ""], ["-m", "ptsdk", "plugins"]))
+    assert plugins - bare < 0.3
 
 
 def test_python_m_ptsdk() -> None:

@@ -22,6 +22,7 @@ import hashlib
 import platform
 import re
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ptsdk.checkpoint.environment import installed_dists, source_digest
@@ -75,6 +76,7 @@ def make_lock(
     *,
     data: Mapping[str, Any],
     model: str | None,
+    frozen: Mapping[str, str] = MappingProxyType({}),
     tokenizer: Tokenizer,
     total_steps: int,
     seed: int,
@@ -87,6 +89,7 @@ def make_lock(
         resolved: the job with all its defaults.
         data: fingerprints, ``{"train": [...], "validation": [...]}``.
         model: a fingerprint of the checkpoint (``environment.model_fingerprint``), None from scratch.
+        frozen: the same of each other model of the method, by name.
         tokenizer: is asked for its fingerprint and template.
         total_steps: optimizer steps of the whole run.
         seed: of the run.
@@ -102,6 +105,7 @@ def make_lock(
         "files": dict(job.local_files),
         "data": dict(data),
         "model": model,
+        "frozen": dict(frozen),
         "tokenizer": tokenizer.fingerprint(),
         "template": _digest(tokenizer.chat_template),
         "seed": seed,

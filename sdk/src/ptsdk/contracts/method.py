@@ -44,7 +44,8 @@ class Method(Component):
     def frozen_models(self, job: Job) -> Mapping[str, ModelFamily]:
         """Models that are loaded beside the policy and do not train, by the name the method finds
         them under in ``run.frozen``: a teacher, or ``reference`` where no adapter can be switched off.
-        ``job.model`` itself stands for the policy training starts from, quantised like it."""
+        ``job.model`` itself stands for the policy training starts from, quantised like it. Any other
+        must read the same token ids, or the run is refused."""
         return {}
 
     def prepare(self, run: Run) -> None:

@@ -58,6 +58,8 @@ class Run:
     """Micro-batches of validation examples on this process."""
     frozen: dict[str, CausalLM] = field(default_factory=dict)
     """Models that do not train, by the name the method gave them."""
+    frozen_checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
+    """What each of them was loaded from, where that is another checkpoint than the policy's."""
     progress: Progress = field(default_factory=Progress)
     scratch: dict[Any, Any] = field(default_factory=dict)
     """Live state of listeners and methods that is not part of a checkpoint."""

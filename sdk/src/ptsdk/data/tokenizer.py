@@ -42,7 +42,11 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def token(self, token_id: int) -> str:
-        """The raw piece of one id."""
+        """The raw piece of one id.
+
+        Raises:
+            ValueError: no token has that id.
+        """
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -55,3 +59,18 @@ class Tokenizer(ABC):
     def fingerprint(self) -> str:
         """A hash of everything that decides ids: equal fingerprints, equal tokens."""
         raise NotImplementedError
+
+
+def piece_of(tokenizer: Tokenizer, token_id: int) -> str | None:
+    """The raw piece of one id, None where no token has it."""
+    try:
+        return tokenizer.token(token_id)
+    except ValueError:
+        return None
+
+
+def first_difference(one: Tokenizer, other: Tokenizer) -> int | None:
+    """The lowest id that is not the same piece to both, None where all are. How text is cut into
+    pieces may still differ: this is about who can read the other's ids."""
+    ids = range(max(one.vocab_size, other.vocab_size))
+    return next((i for i in ids if piece_of(one, i) != piece_of(other, i)), None)

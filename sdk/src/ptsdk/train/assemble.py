@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from ptsdk.checkpoint.sources import open_checkpoint
 from ptsdk.checkpoint.weights import base_tensors, build_on_meta, resolve_dtype
-from ptsdk.contracts.checkpoint import Checkpoint
 from ptsdk.contracts.dataset import Dataset
-from ptsdk.contracts.model import ModelFamily
 from ptsdk.contracts.run import Run
 from ptsdk.contracts.strategy import World
 from ptsdk.contracts.tokenizer import Tokenizer
@@ -23,6 +19,7 @@ from ptsdk.errors import Problem, UserError
 from ptsdk.job.job import Job
 from ptsdk.nn.causal_lm import CausalLM
 from ptsdk.registry import Registry
+from ptsdk.train.frozen import Opened, build_frozen, open_frozen, open_model
 from ptsdk.train.in_backward import one_each
 from ptsdk.train.memory import checkpoint_activations
 
@@ -38,17 +35,15 @@ def assemble(job: Job, registry: Registry) -> Run:
         raise UserError(
             Problem("there is nothing to offload from on a CPU", "leave it out", path="train.activation_offloading")
         )
-    checkpoint = open_checkpoint(job.model.path, job.base, registry) if job.model.path else None
-    tokenizer = job.tokenizer.load(checkpoint, job.base)
+    policy = open_model(job.model, job, registry)
+    tokenizer = job.tokenizer.load(policy.checkpoint, job.base)
+    others = open_frozen(job, registry, tokenizer, policy)
     train = read_data(job, job.data.train, tokenizer)
     validation = read_data(job, job.data.validation, tokenizer) if job.data.validation else None
 
     seed_everything(job.train.seed, world.rank)
-    config = checkpoint.config if checkpoint else job.model.full_config(job.model.config or {})
-    model = build_policy(job, config, checkpoint, world)
-    frozen = {
-        name: build_frozen(job, family, registry, world) for name, family in job.method.frozen_models(job).items()
-    }
+    model = build_policy(job, policy, world)
+    frozen = {name: build_frozen(job, other, world) for name, other in others.items()}
     for data in (train, validation):
         if data:
             check_vocabulary(data.store, model.vocab_size)
@@ -58,8 +53,8 @@ def assemble(job: Job, registry: Registry) -> Run:
         job=job,
         world=world,
         tokenizer=tokenizer,
-        checkpoint=checkpoint,
-        config=config,
+        checkpoint=policy.checkpoint,
+        config=policy.config,
         model=model,
         optimizer=build_optimizer(job, {n: p for n, p in model.named_parameters() if p.requires_grad}),
         total_steps=job.train.steps or plan.total_steps * job.method.updates_per_batch,
@@ -68,42 +63,28 @@ def assemble(job: Job, registry: Registry) -> Run:
         validation_data=validation.store if validation else (),
         validation_plan=validation_plan(job, validation, world) if validation else (),
         frozen=frozen,
+        frozen_checkpoints={
+            name: other.checkpoint for name, other in others.items() if other.checkpoint and other is not policy
+        },
     )
 
 
-def build_policy(job: Job, config: dict[str, Any], checkpoint: Checkpoint | None, world: World) -> CausalLM:
+def build_policy(job: Job, policy: Opened, world: World) -> CausalLM:
     """The policy: built without storage, changed by quantizer, adapter and strategy, then loaded."""
     dtype = resolve_dtype(job.model.dtype, world.device)
-    model = build_on_meta(job.model, config, dtype)
+    model = build_on_meta(job.model, policy.config, dtype)
     if job.quantizer:
         job.quantizer.prepare(model)
     job.adapter.apply(model)
     model = job.strategy.wrap(model, world)
     names = [name for name, _ in model.named_parameters() if not job.adapter.own(name)]
-    job.strategy.load(model, base_tensors(model, names, checkpoint, job.train.seed), world, dtype)
+    job.strategy.load(model, base_tensors(model, names, policy.checkpoint, job.train.seed), world, dtype)
     job.adapter.init(model, job.train.seed)
     checkpoint_activations(model, job.train.activation_checkpointing)
     if job.train.compile:
         for block in model.layers:
             block.compile(dynamic=True)
     return model
-
-
-def build_frozen(job: Job, family: ModelFamily, registry: Registry, world: World) -> CausalLM:
-    """Another model of the method, which does not train: sharded like the policy, in eval mode.
-
-    ``job.model`` itself is the policy training starts from, so it is quantised like the policy.
-    """
-    checkpoint = open_checkpoint(family.path, job.base, registry) if family.path else None
-    config = checkpoint.config if checkpoint else family.full_config(family.config or {})
-    dtype = resolve_dtype(family.dtype, world.device)
-    model = build_on_meta(family, config, dtype)
-    if job.quantizer and family is job.model:
-        job.quantizer.prepare(model)
-    model = job.strategy.wrap(model.requires_grad_(False), world)
-    names = [name for name, _ in model.named_parameters()]
-    job.strategy.load(model, base_tensors(model, names, checkpoint, job.train.seed), world, dtype)
-    return model.eval()
 
 
 def build_optimizer(job: Job, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:

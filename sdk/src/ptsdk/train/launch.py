@@ -73,6 +73,7 @@ def lock_of(run: Run) -> dict[str, Any]:
         job.resolved(),
         data={"train": fingerprints(job.data.train), "validation": fingerprints(job.data.validation)},
         model=model_fingerprint(run.checkpoint.path) if run.checkpoint else None,
+        frozen={name: model_fingerprint(checkpoint.path) for name, checkpoint in run.frozen_checkpoints.items()},
         tokenizer=run.tokenizer,
         total_steps=run.total_steps,
         seed=job.train.seed,

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from ptsdk.checkpoint.weights import replace_parameter
+from ptsdk.checkpoint.weights import held
 from ptsdk.nn.causal_lm import CausalLM
 
 
@@ -38,19 +38,17 @@ def sharded(model: CausalLM, name: str) -> DTensor:
 
 def place(model: CausalLM, name: str, full: Tensor, device: torch.device, dtype: torch.dtype) -> None:
     """Give the parameter ``name`` its rows of ``full``: its first storage, or the values into what
-    it has. Where its module packs, this process's rows are packed."""
+    it has. Where its module packs, rows of the packed whole: the same bits at any world size."""
     parameter = sharded(model, name)
     mesh = parameter.device_mesh
-    rows = rows_of(full, mesh.get_local_rank(), mesh.size())
+    rows = rows_of(held(model, name, full, device), mesh.get_local_rank(), mesh.size())
     if not parameter.to_local().is_meta:
         with torch.no_grad():
             parameter.to_local().copy_(rows)
         return
     # A copy: rows of a memory-mapped file would keep the whole tensor alive.
-    replace_parameter(model, name, rows.to(device=device, dtype=dtype, copy=True))
-    local = model.get_parameter(name)
     whole = DTensor.from_local(
-        local.detach(),
+        rows.to(device=device, dtype=dtype if rows.is_floating_point() else rows.dtype, copy=True),
         mesh,
         parameter.placements,
         run_check=False,
@@ -58,7 +56,7 @@ def place(model: CausalLM, name: str, full: Tensor, device: torch.device, dtype:
         stride=parameter.stride(),
     )
     module, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(module), leaf, nn.Parameter(whole, requires_grad=local.requires_grad))
+    setattr(model.get_submodule(module), leaf, nn.Parameter(whole, requires_grad=parameter.requires_grad))
 
 
 def full(value: Any) -> Any:

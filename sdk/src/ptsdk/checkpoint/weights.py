@@ -107,6 +107,13 @@ def replace_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:
     setattr(module, leaf, packed)
 
 
+def held(model: nn.Module, name: str, tensor: Tensor, device: torch.device) -> Tensor:
+    """What the parameter ``name`` holds of a checkpoint's whole ``tensor``: packed, on ``device``,
+    where its module packs, else the tensor itself."""
+    module, leaf = _owner(model, name)
+    return module.pack(leaf, tensor.to(device)).detach() if isinstance(module, Packs) else tensor
+
+
 def stored_shape(model: nn.Module, name: str) -> torch.Size:
     """The shape that checkpoints give the parameter ``name``."""
     module, leaf = _owner(model, name)

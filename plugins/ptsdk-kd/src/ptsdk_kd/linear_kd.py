@@ -1,0 +1,140 @@
+"""Both models' projections to the vocabulary, cross-entropy and divergence, in one pass.
+
+As in ``ptsdk.nn.linear_loss``: only supervised rows are projected, some at a time, and the gradient is
+made while their logits exist. A chunk serves both losses, and neither model's log-probs are ever alive
+for the whole batch.
+
+N rows of hidden states, M of them supervised; the student has width D and vocabulary V, the teacher
+its own of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import cross_entropy
+
+from ptsdk.nn.batch import IGNORE
+from ptsdk.nn.head import Head
+from ptsdk.nn.linear_loss import Gradients, differentiable, logits_of, row_chunks
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
+"""Logits [m, V] of student and teacher, over the same tokens, to what is minimised at each row: [m]."""
+
+
+class Distilled(NamedTuple):
+    """Scalar sums over supervised rows, float32 (float64 for float64 input).
+
+    Attributes:
+        total: ``(1 - ratio) cross_entropy + ratio divergence``, with gradient.
+        cross_entropy: of the labels under the student, without gradient.
+        divergence: of the student from the teacher, without gradient.
+    """
+
+    total: Tensor
+    cross_entropy: Tensor
+    divergence: Tensor
+
+
+def linear_distillation(
+    hidden_states: Tensor,
+    head: Head,
+    teacher_states: Tensor,
+    teacher_head: Head,
+    labels: Tensor,
+    divergence: Divergence,
+    ratio: float,
+) -> Distilled:
+    """Cross-entropy and divergence of the supervised rows.
+
+    Where one vocabulary is padded to more rows than the other, the divergence is between the
+    distributions over the rows that both have; cross-entropy is over all of the student's.
+
+    Args:
+        hidden_states: [N, D] of the student.
+        head: the student's; its weight gets a gradient where it asks for one.
+        teacher_states: [N, D'] of the teacher on the same tokens; gets no gradient.
+        teacher_head: the teacher's.
+        labels: int64 [N], ``IGNORE`` where a row carries no loss.
+        divergence: see ``Divergence``; differentiable by its first argument.
+        ratio: the share of the divergence, 0 to 1.
+    """
+    rows, head = (labels != IGNORE).nonzero().squeeze(1), differentiable(head)
+    function: Any = LinearDistillation
+    student = (hidden_states[rows], head.weight, head.bias, head.softcap)
+    return Distilled(*function.apply(*student, teacher_states[rows], teacher_head, labels[rows], divergence, ratio))
+
+
+class LinearDistillation(torch.autograd.Function):
+    """The sums of ``Distilled``; the gradient is made in the forward, where the logits are."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        softcap: float | None,
+        teacher_hidden: Tensor,
+        teacher: Head,
+        labels: Tensor,
+        divergence: Divergence,
+        ratio: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """hidden [M, D], teacher_hidden [M, D'], labels [M] -> three scalars."""
+        trains = any(ctx.needs_input_grad[:3])
+        gradients = Gradients(hidden, weight, bias, ctx.needs_input_grad)
+        teacher = _shortened(teacher, len(weight))
+        sums = torch.zeros(2, dtype=torch.float64, device=hidden.device)
+        for part in row_chunks(len(labels), len(weight) + len(teacher.weight)):
+            logits = logits_of(hidden[part], weight, bias, None).requires_grad_(trains)
+            targets = logits_of(teacher_hidden[part], teacher.weight, teacher.bias, teacher.softcap)
+            with torch.set_grad_enabled(trains):
+                losses = _losses(_capped(logits, softcap), targets, labels[part], divergence)
+                total = _mixed(losses, ratio)
+            sums += losses.detach()
+            if trains:
+                (grad_logits,) = torch.autograd.grad(total, logits)
+                gradients.add(part, grad_logits, hidden[part], weight)
+        ctx.gradients = gradients
+        ctx.set_materialize_grads(False)
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        outputs = _mixed(sums, ratio).to(dtype), sums[0].to(dtype), sums[1].to(dtype)
+        ctx.mark_non_differentiable(*outputs[1:])
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:
+        """Scale what the forward made and hand it over, so that no second [V, D] is alive.
+
+        Raises:
+            RuntimeError: called a second time on the same graph.
+        """
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            raise RuntimeError("linear_distillation: backward through the same graph a second time")
+        return *gradients.scaled(grad), *[None] * 6
+
+
+def _shortened(head: Head, rows: int) -> Head:
+    """``head`` without the tokens that the other vocabulary does not have."""
+    return Head(head.weight[:rows], None if head.bias is None else head.bias[:rows], head.softcap)
+
+
+def _capped(logits: Tensor, softcap: float | None) -> Tensor:
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
+def _losses(logits: Tensor, targets: Tensor, labels: Tensor, divergence: Divergence) -> Tensor:
+    """[m, V], [m, V'], V' <= V -> the sums of cross-entropies and of divergences: float64 [2]."""
+    per_row = (cross_entropy(logits, labels, reduction="none"), divergence(logits[:, : targets.shape[1]], targets))
+    return torch.stack([losses.sum(dtype=torch.float64) for losses in per_row])
+
+
+def _mixed(losses: Tensor, ratio: float) -> Tensor:
+    return (1 - ratio) * losses[0] + ratio * losses[1]

@@ -40,6 +40,9 @@ REGROUPED = re.compile(
     r"compile|activation_checkpointing|activation_offloading|optimizer_in_backward))(\.|$)"
 )
 LENGTH = re.compile(r"(total_steps|job\.train\.(steps|epochs))$")
+OF_ONE_PROCESS = re.compile(r"environment\.|job\.(output_dir|loggers)(\.|$)")
+"""What may differ between the processes of a run: hardware, and what the main one alone uses. Nothing
+else may, ``REGROUPED`` and ``save_every`` included: they would wait for each other for ever."""
 FINGERPRINTED = {"data": r"job\.data\.train(\.\d+)?\.path$", "model": r"job\.model\.path$"}
 """Paths that may change because the content they lead to is fingerprinted."""
 SECRET_KEY = re.compile(
@@ -70,6 +73,22 @@ class LockedJob(Protocol):
         ...
 
 
+def what_runs(job: LockedJob, resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a lock that is known before anything is read: the job and the code behind it."""
+    # loggers train nothing; a component of a local file has no dist, its hash is under "files"
+    entries = [entry for entry in job.entries.values() if entry.dist and entry.kind != "logger"]
+    used = sorted({"ptsdk", *(entry.dist for entry in entries)})
+    modules = {entry.spec.target.partition(".")[0].partition(":")[0] for entry in entries}
+    return {
+        "format": FORMAT,
+        "job": redact(resolved, {secret for secret in job.secrets if secret}),
+        "files": dict(job.local_files),
+        "used": used,
+        "sources": {module: source_digest(module) for module in sorted({"ptsdk", *modules})},
+        "dists": installed_dists(),
+    }
+
+
 def make_lock(
     job: LockedJob,
     resolved: Mapping[str, Any],
@@ -95,14 +114,8 @@ def make_lock(
         seed: of the run.
         world: where it runs.
     """
-    # loggers train nothing; a component of a local file has no dist, its hash is under "files"
-    entries = [entry for entry in job.entries.values() if entry.dist and entry.kind != "logger"]
-    used = sorted({"ptsdk", *(entry.dist for entry in entries)})
-    modules = {entry.spec.target.partition(".")[0].partition(":")[0] for entry in entries}
     return {
-        "format": FORMAT,
-        "job": redact(resolved, {secret for secret in job.secrets if secret}),
-        "files": dict(job.local_files),
+        **what_runs(job, resolved),
         "data": dict(data),
         "model": model,
         "frozen": dict(frozen),
@@ -110,9 +123,6 @@ def make_lock(
         "template": _digest(tokenizer.chat_template),
         "seed": seed,
         "total_steps": total_steps,
-        "used": used,
-        "sources": {module: source_digest(module) for module in sorted({"ptsdk", *modules})},
-        "dists": installed_dists(),
         "environment": _environment(world),
     }
 
@@ -126,15 +136,30 @@ def lock_differences(old: Mapping[str, Any], new: Mapping[str, Any], *, steps_ma
         steps_may_change: whether the length of the run may differ (see ``schedule_unchanged``).
     """
     return [
-        line
-        for path, line in _compared(old, new)
+        _worded(path, before, now)
+        for path, before, now in _compared(old, new)
         if not (FREE.match(path) or REGROUPED.match(path) or (steps_may_change and LENGTH.match(path)))
     ]
 
 
 def lock_notes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs and may change results by rounding: to be shown, not refused."""
-    return [line for path, line in _compared(old, new) if REGROUPED.match(path)]
+    return [_worded(*difference) for difference in _compared(old, new) if REGROUPED.match(difference[0])]
+
+
+def process_differences(main: Mapping[str, Any], other: Mapping[str, Any], rank: int) -> list[str]:
+    """What two processes of one run do not agree about, one line each.
+
+    Args:
+        main: the lock of process 0, or a part of it.
+        other: the same of process ``rank``.
+    """
+    ours = re.compile("|".join([OF_ONE_PROCESS.pattern, *FINGERPRINTED.values()]))  # contents are compared
+    return [
+        _worded(path, here, there, ("in process 0", f"in process {rank}"))
+        for path, here, there in _walk("", _relevant(main, other), _relevant(other, main))
+        if not ours.match(path)
+    ]
 
 
 def schedule_unchanged(schedule: Schedule, done: int, old_total: int, new_total: int) -> bool:
@@ -164,15 +189,19 @@ def redact(value: Any, secrets: set[str]) -> Any:
     return value
 
 
-def _compared(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(path, line) of everything that differs between the parts of two locks that matter."""
+def _compared(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(path, before, now) of everything that differs between the parts of two locks that matter."""
     same = [pattern for part, pattern in FINGERPRINTED.items() if old.get(part) and old.get(part) == new.get(part)]
     ignored = re.compile("|".join(same)) if same else None
-    found = []
-    for path, before, now in _walk("", _relevant(old, new), _relevant(new, old)):
-        if not (ignored and ignored.match(path)):
-            found.append((path, f"{path.removeprefix('job.')}: {_short(before)} then, {_short(now)} now"))
-    return found
+    return [
+        (path, before, now)
+        for path, before, now in _walk("", _relevant(old, new), _relevant(new, old))
+        if not (ignored and ignored.match(path))
+    ]
+
+
+def _worded(path: str, before: Any, now: Any, when: tuple[str, str] = ("then", "now")) -> str:
+    return f"{path.removeprefix('job.')}: {_short(before)} {when[0]}, {_short(now)} {when[1]}"
 
 
 def _relevant(lock: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import click
 
 import ptsdk
-from ptsdk.cli.processes import should_warn, wait_for_the_cause
+from ptsdk.cli.processes import rank, should_warn, wait_for_the_cause
 from ptsdk.errors import PtsdkError
 from ptsdk.plugins import DiscoveryOptions, Plugins, scan
 from ptsdk.registry import Registry
@@ -144,5 +144,6 @@ def _report(text: str, code: int, debug: bool) -> int:
     """The error on stderr; with ``--debug`` the traceback of the one being handled before it."""
     if debug:
         traceback.print_exc()
-    click.echo(f"ptsdk: {text}", err=True)
+    who = f"process {rank()}: " if rank() else ""
+    click.echo(f"ptsdk: {who}{text}", err=True)
     return code

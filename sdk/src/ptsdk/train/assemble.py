@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ptsdk.checkpoint.lock import what_runs
 from ptsdk.checkpoint.weights import base_tensors, build_on_meta, resolve_dtype
 from ptsdk.contracts.dataset import Dataset
 from ptsdk.contracts.run import Run
@@ -19,6 +20,7 @@ from ptsdk.errors import Problem, UserError
 from ptsdk.job.job import Job
 from ptsdk.nn.causal_lm import CausalLM
 from ptsdk.registry import Registry
+from ptsdk.train.agreement import refuse_disagreement
 from ptsdk.train.frozen import Opened, build_frozen, open_frozen, open_model
 from ptsdk.train.in_backward import one_each
 from ptsdk.train.memory import checkpoint_activations
@@ -31,6 +33,7 @@ def assemble(job: Job, registry: Registry) -> Run:
         UserError: the job cannot be run: its data, its checkpoint, or what they add up to.
     """
     world = job.strategy.setup()
+    refuse_disagreement(job.strategy, what_runs(job, job.resolved()))
     if job.train.activation_offloading and world.device.type == "cpu":
         raise UserError(
             Problem("there is nothing to offload from on a CPU", "leave it out", path="train.activation_offloading")

@@ -19,6 +19,7 @@ from ptsdk.contracts.run import Progress, Run
 from ptsdk.errors import Problem, UserError
 from ptsdk.job.job import Job
 from ptsdk.registry import Registry
+from ptsdk.train.agreement import refuse_disagreement
 from ptsdk.train.assemble import assemble
 from ptsdk.train.events import RunEventBus
 from ptsdk.train.result import RunResult
@@ -46,7 +47,7 @@ def run_job(job: Job, registry: Registry, *, resume: bool = False, overwrite: bo
     is_main = run.world.is_main
     events = RunEventBus([*job.loggers, *job.callbacks] if is_main else [])
     lock = lock_of(run)
-    refuse_disagreement(run, lock)
+    refuse_disagreement(run.strategy, {**lock, "command": {"resume": resume, "overwrite": overwrite}})
     with run_dir.claim(resume=resume, overwrite=overwrite) if is_main else nullcontext():
         run.strategy.barrier()
         job.method.prepare(run)
@@ -79,22 +80,6 @@ def lock_of(run: Run) -> dict[str, Any]:
         seed=job.train.seed,
         world=run.world,
     )
-
-
-def refuse_disagreement(run: Run, lock: Mapping[str, Any]) -> None:
-    """Every process has discovered, resolved and read by itself; here they compare.
-
-    Raises:
-        UserError: they would not train the same; what differs is named, by rank.
-    """
-    locks = run.strategy.collect({key: value for key, value in lock.items() if key != "environment"})
-    differences = [
-        Problem(f"process {rank} and process 0 do not run the same job: {line}")
-        for rank, other in enumerate(locks)
-        for line in lock_differences(locks[0], other)
-    ]
-    if differences:
-        raise UserError(*differences, Problem("install the same packages everywhere, and start all with one job file"))
 
 
 def write_inputs(run_dir: RunDir, job: Job, lock: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ptsdk.contracts.loss import Completions
 from ptsdk.contracts.run import Run
+from ptsdk.contracts.strategy import World
 from ptsdk.errors import UserError
 from ptsdk.job.load import make_job
 from ptsdk.plugins import scan
@@ -38,13 +39,13 @@ Job = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    """Three steps on 12 pairs; keywords replace sections."""
-    path = tmp_path / "pairs.jsonl"
-    with path.open("w") as file:
-        for i in range(12):
+    """Three steps on 12 pairs, validated on 5 others; keywords replace sections."""
+    for name, numbers in (("pairs", range(12)), ("others", range(12, 17))):
+        rows = []
+        for i in numbers:
             answers = [" ".join(WORDS[(i * step + j) % 9] for j in range(1 + i % 4)) for step in (1, 2)]
-            pair = {"prompt": WORDS[i % 9] + "? ", "chosen": answers[0] + " yes", "rejected": answers[1]}
-            file.write(json.dumps(pair) + "\n")
+            rows.append({"prompt": WORDS[i % 9] + "? ", "chosen": answers[0] + " yes", "rejected": answers[1]})
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def make(**sections: Any) -> dict[str, Any]:
         return {
@@ -52,8 +53,8 @@ def job(tmp_path: Path) -> Job:
             "model": {"use": "tiny", "config": {"hidden_size": 16, "intermediate_size": 32}, "dtype": "float32"},
             "tokenizer": "bytes",
             "data": {
-                "train": {"use": "preference", "path": str(path)},
-                "validation": {"use": "preference", "path": str(path), "limit": 5},
+                "train": {"use": "preference", "path": str(tmp_path / "pairs.jsonl")},
+                "validation": {"use": "preference", "path": str(tmp_path / "others.jsonl")},
                 "max_length": 64,
             },
             "method": "dpo",
@@ -159,6 +160,8 @@ def test_first_step_is_ln_2_and_pairs_are_the_weight(train: Train, micro: int) -
     assert first["loss"] == pytest.approx(math.log(2), rel=1e-6)
     assert first.keys() >= METRICS and {f"val/{name}" for name in METRICS} <= end.keys()
     assert end["val/loss"] < start["val/loss"] and end["val/rewards/accuracies"] > 0.5
+    assert end["val/rewards/margins"] == pytest.approx(end["val/rewards/chosen"] - end["val/rewards/rejected"])
+    assert end["val/rewards/margins"] > 0
     assert first["rewards/accuracies"] == 0  # both are their own reference: no margin
 
 
@@ -255,7 +258,7 @@ def test_precomputed_is_used_again_only_where_it_fits(
         run = assembled(method=PRECOMPUTE, train={"steps": 3, "batch_size": 6, "micro_batch_size": 2, "seed": 2})
     if change == "data":
         data = run.job.data.train[0].path
-        Path(data).write_text(Path(data).read_text().replace("yes", "no"))
+        Path(data).write_text(Path(data).read_text().replace("yes", "yea"))
         run = assembled(method=PRECOMPUTE)
     if change == "damage":
         raw = bytearray(path.read_bytes())
@@ -286,6 +289,17 @@ def test_precomputing_changes_nothing_else(assembled: Assemble) -> None:
     run.job.method.prepare(run)
     assert run.model.training and torch.get_rng_state().equal(state)
     assert all(parameter.grad is None for parameter in run.model.parameters())
+
+
+def test_processes_share_the_pairs(assembled: Assemble) -> None:
+    run = assembled(train={"steps": 3, "batch_size": 6, "micro_batch_size": 1, "seed": 1})
+    data = run.validation_data  # 5 pairs: one process has a filler
+    whole = precomputed.log_probs(run, run.model, data)
+    parts = []
+    for rank in (0, 1):
+        run.world = World(rank, 2, run.world.device)
+        parts.append(precomputed.log_probs(run, run.model, data))
+    assert whole.shape == (5, 2) and whole.equal(torch.cat(parts))
 
 
 def test_a_resumed_run_has_the_reference_it_started_with(train: Train, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from ptsdk.builtin.rollout import Local
@@ -64,11 +64,18 @@ class GRPO(Method):
     )
     epochs: int = Field(1, ge=1, description="optimizer steps that learn from the same completions")
     rewards: tuple[Annotated[Reward, Use("reward")], ...] = Field(
-        min_length=1, description="what completions are worth: scores times weights, summed"
+        description="what completions are worth: scores times weights, summed"
     )
     rollout: Annotated[RolloutEngine, Use("rollout-engine")] = Field(
         default_factory=Local, description="what generates the completions; the policy itself, in this process"
     )
+
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _something_is_rewarded(cls, value: Any) -> Any:
+        if not value:
+            raise ValueError("there is no reward to learn from")
+        return value
 
     @property
     def updates_per_batch(self) -> int:

@@ -87,13 +87,21 @@ def check_names(model: CausalLM, names: list[str], checkpoint: Checkpoint) -> No
         )
 
 
-def fill(model: nn.Module, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
+def fill(
+    model: nn.Module, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype, *, mapped: bool = False
+) -> None:
     """Give each parameter its tensor: its first storage, in ``dtype`` on ``device``, or the values
-    into the storage it has."""
+    into the storage it has.
+
+    Args:
+        mapped: keep the memory of a mapped file. Otherwise what trains gets memory of its own: two
+            readings of a file are the same memory, and the reference may hold the other one.
+    """
     for name in tensors:
         parameter = model.get_parameter(name)
         if parameter.is_meta:
-            replace_parameter(model, name, tensors[name].to(device=device, dtype=dtype))
+            own = parameter.requires_grad and not mapped
+            replace_parameter(model, name, tensors[name].to(device=device, dtype=dtype, copy=own))
         else:
             parameter.data.copy_(tensors[name])
 

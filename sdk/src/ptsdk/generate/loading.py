@@ -83,7 +83,7 @@ def load_weights(
     check_names(model, names, checkpoint)
     if adaption is not None:
         adaption.apply(model)
-    fill(model, LazyTensors(names, checkpoint.tensor), device, dtype)
+    fill(model, LazyTensors(names, checkpoint.tensor), device, dtype, mapped=True)
     if adaption is not None and adapter is not None:
         load_adapter(model, adaption, adapter, device)
     return model.eval()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from ptsdk.contracts.loss import LossOutput, TokenLoss
+from ptsdk.contracts.loss import Loss, LossOutput, TokenLoss
 from ptsdk.contracts.method import Method
 from ptsdk.data.example import Example
 from ptsdk.nn.batch import Batch
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class SFT(Method):
     """Minimise a token loss on the supervised tokens of the data."""
 
+    loss_type: ClassVar[type[Loss]] = TokenLoss
+
     def collate(self, run: Run, examples: Sequence[Example]) -> Batch:
         """Every document of every example, end to end."""
         documents = [document for example in examples for document in example.documents]
@@ -25,5 +27,5 @@ class SFT(Method):
     def loss(self, run: Run, batch: Batch) -> LossOutput:
         """The job's loss on the model's hidden states."""
         loss = run.job.loss
-        assert isinstance(loss, TokenLoss)  # the resolver has matched the objectives
+        assert isinstance(loss, TokenLoss)  # the job has matched it with loss_type
         return loss(run.model(batch), run.model.head(), batch.labels)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ptsdk.contracts.component import Component
-from ptsdk.contracts.loss import LossOutput
+from ptsdk.contracts.loss import Loss, LossOutput
 from ptsdk.contracts.model import ModelFamily
 from ptsdk.data.example import Example
 from ptsdk.nn.batch import Batch
@@ -26,6 +26,8 @@ class Method(Component):
     """
 
     kind: ClassVar[str] = "method"
+    loss_type: ClassVar[type[Loss]] = Loss
+    """What the method calls: a job with another loss, though of its objective, is refused."""
 
     @property
     def updates_per_batch(self) -> int:

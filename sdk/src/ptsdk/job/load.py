@@ -75,6 +75,8 @@ class _Loading:
         packing, validates = (job.data.packing, bool(job.data.validation)) if job else self._data()
         train = job.train if job else self._train()
         self.faults += impossible(written, train, missing_requirements, packing=packing, validates=validates)
+        if job and not self.faults:
+            self.faults += _uncallable(job)
         problems = [*problems, *self._problems()]
         if problems or job is None:
             raise UserError(*sorted(problems, key=lambda p: (p.file == OVERRIDE, p.line)))
@@ -197,6 +199,14 @@ def _walk(value: object, keys: Keys) -> Iterator[tuple[Keys, Component]]:
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _walk(item, (*keys, key))
+
+
+def _uncallable(job: Job) -> Iterator[Fault]:
+    """A loss of the method's objective that still is not what the method calls."""
+    if not isinstance(job.loss, job.method.loss_type):
+        called, wanted = type(job.loss).__name__, job.method.loss_type.__name__
+        message = f"method {type(job.method).__name__} calls a {wanted}, which the loss {called} is not"
+        yield Fault(("loss",), message, "leave `loss` out to use the method's own")
 
 
 def _written(keys: Keys, values: object) -> Keys:

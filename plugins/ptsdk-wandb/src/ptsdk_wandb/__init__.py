@@ -1,0 +1,1 @@
+"""Runs of ptsdk in Weights & Biases."""

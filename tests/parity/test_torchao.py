@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import ptsdk
 from tests.conftest import WriteJob
+from tests.conftest import ptsdk as command
 
 IDS = torch.tensor([[5, 17, 101, 33, 8, 250, 76]])
 LORA = {"use": "lora", "rank": 8, "alpha": 16}
@@ -161,3 +162,19 @@ def test_an_adapter_is_not_lost_by_conversion(base: Path) -> None:
     Lora(rank=4, alpha=8).apply(model)
     with pytest.raises(RunError, match="merge it first"):
         Qat().convert(model)
+
+
+def test_qlora_on_two_processes_is_qlora_on_one(
+    job: dict[str, Any], write_job: WriteJob, base: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    single = run(write_job, job, base, tmp_path / "single", adapter=LORA, quantizer="nf4")
+    changes = {"adapter": LORA, "quantizer": "nf4", "strategy": "fsdp2", "output_dir": str(tmp_path / "sharded")}
+    path = write_job({**job, "model": {"path": str(base)}, **changes})
+    done = command("run", str(path), "--nproc", "2")
+    assert done.returncode == 0, done.stderr
+    rows = (tmp_path / "sharded" / "metrics.jsonl").read_text().splitlines()
+    torch.testing.assert_close([json.loads(row)["loss"] for row in rows], single, rtol=1e-5, atol=0)
+    a, b = (load_file(tmp_path / name / "final" / "adapter_model.safetensors") for name in ("sharded", "single"))
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)

@@ -90,13 +90,13 @@ class RunEventBus:
         def call(*args: Any) -> T | None:
             try:
                 return method(*args)
-            except Exception as error:  # noqa: BLE001  third-party code must not end a run of hours
+            except (Exception, SystemExit) as error:  # noqa: BLE001  third-party code must not end a run of hours
                 self._report(name, event, error)
                 return None
 
         return call
 
-    def _report(self, name: str, event: str, error: Exception) -> None:
+    def _report(self, name: str, event: str, error: BaseException) -> None:
         if name in self._reported:
             return
         self._reported.add(name)

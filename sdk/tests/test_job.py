@@ -170,6 +170,17 @@ CASES: list[tuple[str, str, str, int, str, str, str]] = [
     ("section", TEXT[TEXT.index("data:"):TEXT.index("method:")], "data: x\n", 4, "data", "a mapping", ""),
     ("section", "train:\n  steps: 6\n  batch_size: 8", "train: [1]", 12, "train", "a mapping", ""),
     ("section", "steps: 6", "steps: 6\n  epochs: 2", 12, "train", "both", ""),
+    ("type", "lr: 1e-2", "betas: [0.9]", 10, "optimizer.betas", "[0.9] is too short: item 2 is missing", ""),
+    ("range", "lr: 1e-2", "betas: [0.9, 2]", 10, "optimizer.betas.1", "must be < 1", ""),
+    ("range", "steps: 6", "steps: 99999999999999999999", 13, "train.steps", "must be < 2147483648", ""),
+    ("range", "max_length: 96", "max_length: 9999999999999", 6, "data.max_length", "must be < 2147483648", ""),
+    ("range", "output_dir: runs/demo", "output_dir: ''", 15, "output_dir", "name a folder", ""),
+    ("config", "hidden_size: 32", "hidden_size: 1000000000000000000", 2, "model.config", "no model can be made", ""),
+    ("config", "hidden_size: 32", "hidden_size: 1000000000000000000000", 2, "model.config", "no model can be made", ""),
+    ("config", "hidden_size: 32", "num_hidden_layers: 9999999999", 2, "model.config", "more than 10000", ""),
+    ("file", "use: bytes", "use: bytes, chat_template: no.jinja", 3, "tokenizer.chat_template", "no.jinja", "relative"),
+    ("file", "use: bytes", "path: nowhere", 3, "tokenizer.path", "no such folder: nowhere", ""),
+    ("tokenizer", "use: bytes", "use: auto", 3, "tokenizer", "a model from scratch brings no tokenizer", "bytes"),
     ("local", "method: sft", "method: ./none.py:X", 7, "method", "none.py", ""),
 ]  # fmt: skip
 
@@ -352,6 +363,13 @@ def test_the_family_is_found_from_the_checkpoint(load: Load, folder: Path) -> No
     job = load(TEXT, "model={path: model, dtype: float32}")
     assert isinstance(job.model, Tiny)
     assert job.resolved()["model"] == {"use": "ptsdk/tiny", "path": "model", "config": None, "dtype": "float32"}
+
+
+def test_a_checkpoint_that_the_family_named_does_not_read(load: Load, folder: Path) -> None:
+    checkpoint(folder / "model", architectures=["TinyForCausalLM"], model_type="other")
+    (problem,) = faults(load, TEXT, "model={use: tiny, path: model}")
+    assert problem.path == "model.path"
+    assert "model: model_type = 'other' is not supported" in problem.message
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,9 @@ def test_impossible_options_are_refused():
         SGD(nesterov=True)
     with pytest.raises(ValidationError, match="weight_decay"):
         AdamW(weight_decay=-1)
+    for kind in (AdamW, Muon):
+        with pytest.raises(ValidationError, match="betas"):
+            kind(betas=(0.9, 1.0))
 
 
 def test_nothing_is_fused_on_a_device_without_kernels():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -24,7 +24,8 @@ IN_A_BLOCK = re.compile(r"\.\d+\.")
 """A block is an element of a list, so its parameters have a number in their name; the
 embedding, the head and the final norm have none."""
 
-Betas = tuple[float, float]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Betas = tuple[Decay, Decay]
 Groups = list[dict[str, Any]]
 
 

@@ -25,19 +25,32 @@ class Auto(TokenizerSource):
     )
     chat_template: str | None = Field(None, description=TEMPLATE)
 
+    @property
+    def needs_model(self) -> bool:
+        """Unless it has a path of its own."""
+        return self.path is None
+
+    def files(self, base: Path) -> None:
+        """Look for what the options name.
+
+        Raises:
+            UserError: it is not there.
+        """
+        if self.path is not None:
+            local_folder(self.path, base)
+        if self.chat_template is not None:
+            read_template(self.chat_template, base)
+
     def load(self, model: Checkpoint | None, base: Path) -> Tokenizer:
         """See the contract."""
         tokenizer = self._find(model, base)
         if self.chat_template is None:
             return tokenizer
-        return with_template(tokenizer, read_template(base / Path(self.chat_template).expanduser()))
+        return with_template(tokenizer, read_template(self.chat_template, base))
 
     def _find(self, model: Checkpoint | None, base: Path) -> Tokenizer:
         if self.path is not None:
-            folder = base / Path(self.path).expanduser()
-            if not folder.is_dir():
-                hint = "name a local folder; without a path the model's tokenizer is used"
-                raise UserError(Problem(f"no such folder: {self.path}", hint, path="tokenizer.path"))
+            folder = local_folder(self.path, base)
             tokenizer = from_folder(folder)
             where = str(folder)
         else:
@@ -54,24 +67,46 @@ class Bytes(TokenizerSource):
 
     chat_template: str | None = Field(None, description=TEMPLATE)
 
+    def files(self, base: Path) -> None:
+        """Look for the chat template.
+
+        Raises:
+            UserError: it is not there.
+        """
+        if self.chat_template is not None:
+            read_template(self.chat_template, base)
+
     def load(self, model: Checkpoint | None, base: Path) -> Tokenizer:
         """See the contract."""
-        if self.chat_template is None:
-            return ByteTokenizer()
-        return ByteTokenizer(read_template(base / Path(self.chat_template).expanduser()))
+        return ByteTokenizer(None if self.chat_template is None else read_template(self.chat_template, base))
 
 
-def read_template(path: Path) -> str:
+def local_folder(name: str, base: Path) -> Path:
+    """The folder that ``tokenizer.path`` names.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = base / Path(name).expanduser()
+    if not folder.is_dir():
+        hint = "name a local folder; without a path the model's tokenizer is used"
+        raise UserError(Problem(f"no such folder: {name}", hint, path="tokenizer.path"))
+    return folder
+
+
+def read_template(name: str, base: Path) -> str:
     """The text of a chat template's file.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return (base / Path(name).expanduser()).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        problem = Problem(f"the chat template cannot be read: {error}", file=str(path), path="tokenizer.chat_template")
-        raise UserError(problem) from error
+        hint = "paths are relative to the job file"
+        raise UserError(
+            Problem(f"the chat template cannot be read: {error}", hint, path="tokenizer.chat_template")
+        ) from error
 
 
 def with_template(tokenizer: Tokenizer, template: str) -> Tokenizer:

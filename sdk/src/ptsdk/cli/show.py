@@ -96,6 +96,8 @@ def _parameter(parameter: click.Parameter) -> dict[str, Any]:
 
 def type_name(annotation: Any) -> str:
     """An annotation as a person writes it: ``float``, ``int | None``, ``'a' | 'b'``."""
+    if hasattr(annotation, "__metadata__"):  # Annotated: what it adds is not part of the type
+        return type_name(annotation.__origin__)
     if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
         return "None" if annotation is type(None) else annotation.__name__
     arguments = getattr(annotation, "__args__", ())

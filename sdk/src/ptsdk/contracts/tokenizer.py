@@ -20,6 +20,11 @@ class TokenizerSource(Component):
 
     kind: ClassVar[str] = "tokenizer"
 
+    @property
+    def needs_model(self) -> bool:
+        """Whether it is the tokenizer of the model's checkpoint; a job without one is refused."""
+        return False
+
     @abstractmethod
     def load(self, model: Checkpoint | None, base: Path) -> Tokenizer:
         """The tokenizer.

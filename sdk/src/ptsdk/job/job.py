@@ -126,6 +126,14 @@ class Job(Section):
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
 
+    @field_validator("output_dir", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """Empty is no folder: to a path it is the working directory."""
+        if value == "":
+            raise ValueError("empty; name a folder")
+        return value
+
     @property
     def text(self) -> str:
         """The job file as it was given."""

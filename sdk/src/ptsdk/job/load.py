@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ptsdk.contracts.component import Component
+from ptsdk.contracts.tokenizer import TokenizerSource
 from ptsdk.errors import Problem, PtsdkError, UserError
 from ptsdk.job.capabilities import impossible
 from ptsdk.job.environment import substitute
@@ -74,6 +75,7 @@ class _Loading:
         written = {_written(keys, self.values): entry for keys, entry in entries.items()}
         packing, validates = (job.data.packing, bool(job.data.validation)) if job else self._data()
         train = job.train if job else self._train()
+        self.faults += self._tokenizer()
         self.faults += impossible(written, train, missing_requirements, packing=packing, validates=validates)
         if job and not self.faults:
             self.faults += _uncallable(job)
@@ -105,6 +107,21 @@ class _Loading:
         data = self.values.get("data")
         given = data if isinstance(data, Mapping) else {}
         return given.get("packing") is True, bool(given.get("validation"))
+
+    def _tokenizer(self) -> Iterator[Fault]:
+        """A model from scratch brings no tokenizer; told whatever else is wrong with the job."""
+        model, tokenizer = self.values.get("model"), self.values["tokenizer"]
+        config, path = _option(model, "config"), _option(model, "path")
+        misspelt = "tokenizer" not in self.source.values and not set(self.values) <= set(Job.model_fields)
+        if config is None or path is not None or misspelt:
+            return
+        try:
+            found = tokenizer if isinstance(tokenizer, Component) else self.resolver("tokenizer", tokenizer)
+        except Faults:
+            return  # told by _validate
+        if isinstance(found, TokenizerSource) and found.needs_model:
+            hint = "set tokenizer.path to a folder with a tokenizer.json, or `tokenizer: {use: bytes}`"
+            yield Fault(("tokenizer",), "a model from scratch brings no tokenizer", hint)
 
     def _train(self) -> TrainSection | None:
         """The train section, of a faulty one the keys that are sound by themselves."""
@@ -207,6 +224,11 @@ def _uncallable(job: Job) -> Iterator[Fault]:
         called, wanted = type(job.loss).__name__, job.method.loss_type.__name__
         message = f"method {type(job.method).__name__} calls a {wanted}, which the loss {called} is not"
         yield Fault(("loss",), message, "leave `loss` out to use the method's own")
+
+
+def _option(component: object, name: str) -> object:
+    """An option of a component, written or live; None where it is not given."""
+    return component.get(name) if isinstance(component, Mapping) else getattr(component, name, None)
 
 
 def _written(keys: Keys, values: object) -> Keys:

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from pydantic import ValidationError
 
 from ptsdk.checkpoint.sources import open_checkpoint
+from ptsdk.checkpoint.weights import build_on_meta
 from ptsdk.contracts.component import Component
 from ptsdk.contracts.loss import PolicyLoss, PreferenceLoss, TokenLoss
 from ptsdk.contracts.model import ModelFamily
@@ -205,12 +207,25 @@ class Resolver:
             hint = "`path` is a checkpoint, `config` the keys of config.json for a model from scratch"
             yield Fault((), f"exactly one of `path` and `config` must be given; {given}", hint)
         elif family.path is not None:
-            open_checkpoint(family.path, self.base, self.registry, weights=False)
+            checkpoint = open_checkpoint(family.path, self.base, self.registry, weights=False)
+            yield from _unbuildable(family, checkpoint.config)
         elif family.config is not None:
             try:
-                family.full_config(family.config)
+                yield from _unbuildable(family, family.full_config(family.config))
             except UserError as error:
                 yield from _from_error(error, ("config",))
+
+
+def _unbuildable(family: ModelFamily, config: dict[str, Any]) -> Iterator[Fault]:
+    """Why the family makes no model of a config; made on the meta device, it costs no memory."""
+    keys = ("config",) if family.path is None else ("path",)
+    try:
+        build_on_meta(family, config, torch.float32)
+    except UserError as error:  # placed in a config.json, which is not the job's
+        yield from (Fault(keys, f"{family.path}: {problem.message}", problem.hint) for problem in error.problems)
+    except (RuntimeError, TypeError) as error:  # what torch says of sizes beyond 64 bits
+        message = f"no model can be made of this config: {str(error).splitlines()[0]}"
+        yield Fault(keys, message, "look for a size that is too large")
 
 
 def _is_path(kind: str, name: str) -> bool:
@@ -218,21 +233,18 @@ def _is_path(kind: str, name: str) -> bool:
 
 
 def _from_error(error: PtsdkError, keys: Keys) -> list[Fault]:
-    """The problems of an error as faults; what a family says of ``model.config.x`` keeps its key."""
+    """The problems of an error as faults, at ``keys`` unless they name a key of the component
+    themselves (``model.config.x``, ``tokenizer.path``)."""
     if not isinstance(error, UserError):
         return [Fault(keys, str(error))]
     return [
         Fault(
-            (*keys, *_inner(problem.path)),
+            tuple(problem.path.split(".")[1:]) or keys,
             f"{problem.file}:{problem.line}: {problem.message}" if problem.file else problem.message,
             problem.hint,
         )
         for problem in error.problems
     ]
-
-
-def _inner(path: str) -> Keys:
-    return tuple(path.removeprefix("model.config.").split(".")) if path.startswith("model.config.") else ()
 
 
 def _unregistered(kind: str, cls: type[Component], inherited: Spec | None) -> Entry:

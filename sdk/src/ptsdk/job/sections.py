@@ -53,7 +53,7 @@ class DataSection(Section):
 
     train: Datasets = Field(description="data set to train on, or a list of them, each with a `weight`")
     validation: Datasets = Field((), description="data set to validate on, or a list of them")
-    max_length: int = Field(2048, ge=2, description="tokens of the longest document, and of a pack")
+    max_length: int = Field(2048, ge=2, lt=2**31, description="tokens of the longest document, and of a pack")
     packing: bool = Field(False, description="fill sequences of `max_length` tokens with whole documents")
     shuffle: bool = Field(True, description="another order each epoch, decided by `train.seed`")
     on_long_row: Literal["truncate", "drop", "error"] = Field(
@@ -72,9 +72,9 @@ class DataSection(Section):
 class TrainSection(Section):
     """``train:``: how long, how much at once, and what is kept."""
 
-    steps: int | None = Field(None, gt=0, description="optimizer steps; instead of `epochs`")
+    steps: int | None = Field(None, gt=0, lt=2**31, description="optimizer steps; instead of `epochs`")
     epochs: float | None = Field(None, gt=0, description="passes over the training data; 1 where `steps` is not given")
-    batch_size: int = Field(8, gt=0, description="sequences an optimizer step, over all processes")
+    batch_size: int = Field(8, gt=0, lt=2**31, description="sequences an optimizer step, over all processes")
     micro_batch_size: int = Field(
         LARGEST_MICRO_BATCH,
         gt=0,

@@ -97,6 +97,8 @@ def _translate(details: Any, model: type[BaseModel], raw: object) -> Iterator[Fa
     inner = details.get("ctx", {}).get("error")
     if isinstance(inner, Faults):
         yield from (fault.inside(keys) for fault in inner.faults)
+    elif details["type"] == "missing" and isinstance(keys[-1], int):
+        yield Fault(keys[:-1], f"{shown(details['input'])} is too short: item {keys[-1] + 1} is missing")
     elif details["type"] == "missing":
         yield Fault(keys, f"missing{_meaning(holders, str(keys[-1]))}", f"add `{keys[-1]}: ...`")
     elif details["type"] == "extra_forbidden":

@@ -18,6 +18,9 @@ from torch import Tensor
 from ptsdk.errors import Problem, UserError
 from ptsdk.nn.rope import inverse_frequencies, linear_scaled, llama3_scaled
 
+MOST_LAYERS = 10_000
+"""A mistyped number would be built, a layer at a time, until memory ends."""
+
 
 class FamilyConfig(BaseModel):
     """config.json's keys as fields. A family subclasses it (or ``DecoderConfig``), giving
@@ -157,6 +160,12 @@ class DecoderConfig(FamilyConfig):
     def head_size(self) -> int:
         """E; D / H unless given."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.num_hidden_layers > MOST_LAYERS:
+            raise ValueError(f"num_hidden_layers {self.num_hidden_layers} is more than {MOST_LAYERS}")
+        return self
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:

@@ -27,6 +27,7 @@ from ptsdk.errors import RunError, UserError
 
 SMALL = ["*.json", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "NOTICE*"]
 WEIGHTS = ["*.safetensors"]
+REACH = "is there a network? HF_ENDPOINT names another hub, and a model may be a local folder"
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -120,7 +121,7 @@ def _failure(url: str, repository: str, error: BaseException) -> UserError | Hub
         return UserError(f"{url}: access denied (HTTP {status})", hint=_access(repository))
     root = f"{type(chain[-1]).__name__}: {chain[-1]}".splitlines()[0]
     if status is None or status in TRANSIENT:
-        return HubFailure(f"{url} could not be fetched: {root}")
+        return HubFailure(f"{url} could not be fetched: {root}\n    {REACH}")
     return RunError(f"{url} could not be fetched: {root}")
 
 

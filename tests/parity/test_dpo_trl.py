@@ -183,7 +183,7 @@ def test_an_adapter_switched_off_is_the_base_without_dropout(
     state = torch.get_rng_state()
     with run.reference() as model:
         ours = score(model, batch)
-        assert not ours.requires_grad
+        assert model is run.model and not run.frozen and not ours.requires_grad
     assert torch.get_rng_state().equal(state) and run.model.training
     torch.testing.assert_close(ours, score(base, batch).detach(), rtol=1e-6, atol=1e-5)
     assert not torch.allclose(score(run.model, batch), ours, atol=1e-2)

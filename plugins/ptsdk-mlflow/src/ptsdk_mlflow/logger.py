@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -18,6 +18,7 @@ from ptsdk.train.signals import Stopped
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.utils.async_logging.run_operations import RunOperations
 
     from ptsdk.contracts.run import Run
 
@@ -25,6 +26,8 @@ EXPERIMENT = "ptsdk"
 STORE = "sqlite:///mlflow.db"
 """MLflow's own default since 3.7; ``mlflow ui`` in the same folder shows it."""
 PARAMS_A_CALL = 100
+PENDING = 1000
+"""Rows on their way before a step waits for them."""
 UNFIT = re.compile(r"[^\w\-./: ]")
 """What MLflow takes in no name."""
 
@@ -47,8 +50,12 @@ class MLflow(Logger):
         run.scratch[self, "run_id"] = state["run_id"]
 
     def state(self, run: Run) -> dict[str, Any]:
-        """The id of MLflow's run, once it has begun."""
-        return {"run_id": run.scratch[self].run_id} if self in run.scratch else {}
+        """The id of MLflow's run, once it has begun; all before the checkpoint is in the store."""
+        if self not in run.scratch:
+            return {}
+        begun = self._begun(run)
+        begun.flush()
+        return {"run_id": begun.run_id}
 
     def run_start(self, run: Run) -> None:
         """Begin MLflow's run, or go on with it, and record what is trained."""
@@ -78,7 +85,10 @@ class MLflow(Logger):
         """Mark the run FINISHED, KILLED by a signal after saving, or FAILED."""
         status = "FINISHED" if error is None else "KILLED" if isinstance(error, Stopped) else "FAILED"
         begun = self._begun(run)
-        begun.client.set_terminated(begun.run_id, status)
+        try:
+            begun.flush()
+        finally:
+            begun.client.set_terminated(begun.run_id, status)
 
     def _new(self, client: MlflowClient, run: Run) -> Begun:
         found = client.get_experiment_by_name(self.experiment)
@@ -101,6 +111,7 @@ class Begun:
         run_id: MLflow's id.
         params: names that have a value already; MLflow never changes one.
         trained, validated: the last step that an earlier process logged a row of.
+        pending: rows on their way; a step does not wait for the store.
     """
 
     client: MlflowClient
@@ -108,6 +119,7 @@ class Begun:
     params: frozenset[str] = frozenset()
     trained: int = -1
     validated: int = -1
+    pending: list[RunOperations] = field(default_factory=list)
 
     def log_params(self, params: Mapping[str, str]) -> None:
         """Those without a value yet, as many in a call as MLflow takes."""
@@ -122,7 +134,20 @@ class Begun:
         from mlflow.entities import Metric
 
         now = time.time_ns() // 10**6
-        self.client.log_batch(self.run_id, [Metric(name, value, now, step) for name, value in metrics.items()])
+        row = [Metric(name, value, now, step) for name, value in metrics.items()]
+        if sent := self.client.log_batch(self.run_id, row, synchronous=False):
+            self.pending.append(sent)
+        if len(self.pending) >= PENDING:
+            self.flush()
+
+    def flush(self) -> None:
+        """Wait until every row is in the store.
+
+        Raises:
+            MlflowException: one could not be written.
+        """
+        while self.pending:
+            self.pending.pop(0).wait()  # type: ignore[no-untyped-call]
 
 
 def resumed(client: MlflowClient, run_id: str | None) -> Begun | None:

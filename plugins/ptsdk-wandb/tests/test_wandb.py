@@ -95,10 +95,12 @@ def records(folder: Path) -> list[Any]:
     """All records of a run that is over; wandb's own process writes the last of them a moment later."""
     (file,) = folder.glob("run-*.wandb")
     deadline = time.monotonic() + 30
-    while not any(kind(record) == "exit" for record in (found := parse(file.read_bytes()))):
-        assert time.monotonic() < deadline, "the run never ended"
+    while time.monotonic() < deadline:
+        found = parse(file.read_bytes()) if file.stat().st_size else []
+        if any(kind(record) == "exit" for record in found):
+            return found
         time.sleep(0.05)
-    return found
+    raise AssertionError("the run never ended")
 
 
 def parse(data: bytes) -> list[Any]:

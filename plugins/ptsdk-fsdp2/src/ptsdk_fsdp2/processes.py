@@ -22,7 +22,8 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def join(wish: Wish, environ: Mapping[str, str] = os.environ) -> World:
-    """Join the process group that the environment describes; alone if it describes none.
+    """Join the process group that the environment describes; alone if it describes none. A group
+    that this process is in already is used as it is.
 
     Raises:
         UserError: the environment is half set, or there is no such device for this process.
@@ -38,7 +39,7 @@ def join(wish: Wish, environ: Mapping[str, str] = os.environ) -> World:
             dist.init_process_group(COLLECTIVES[device.type], store=alone, rank=rank, world_size=size)
         except (RuntimeError, ValueError) as error:  # what torch raises for a store out of reach
             raise RunError(f"process {rank} of {size} cannot join the others: {error}") from error
-    return World(rank, size, device)
+    return World(dist.get_rank(), dist.get_world_size(), device)
 
 
 def place_among(environ: Mapping[str, str]) -> tuple[int, int, int]:

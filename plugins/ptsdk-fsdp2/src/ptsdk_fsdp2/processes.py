@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import time
 from collections.abc import Mapping
 from typing import Literal
 
@@ -16,6 +18,9 @@ Wish = Literal["auto", "cpu", "cuda", "xpu"]
 
 COLLECTIVES = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
 """Who moves tensors of which device. Objects always go over the CPU."""
+
+LETTING_GO = 0.2
+"""Seconds that the threads of gloo have, before the interpreter ends, to let go of their tensors."""
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What `ptsdk run --nproc` and torchrun tell each process."""
@@ -39,6 +44,9 @@ def join(wish: Wish, environ: Mapping[str, str] = os.environ) -> World:
             dist.init_process_group(COLLECTIVES[device.type], store=alone, rank=rank, world_size=size)
         except (RuntimeError, ValueError) as error:  # what torch raises for a store out of reach
             raise RunError(f"process {rank} of {size} cannot join the others: {error}") from error
+        # A thread of gloo drops the tensors of a collective a moment after that has ended, which takes the
+        # interpreter's lock; one that asks for it while the interpreter ends aborts the process.
+        atexit.register(time.sleep, LETTING_GO)
     return World(dist.get_rank(), dist.get_world_size(), device)
 
 

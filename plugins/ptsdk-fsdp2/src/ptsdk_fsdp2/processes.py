@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import time
 from collections.abc import Mapping
+from functools import cache
 from typing import Literal
 
 import torch
 import torch.distributed as dist
+from torch.distributed import HashStore, PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
 from ptsdk.contracts.strategy import World
 from ptsdk.errors import RunError, UserError
@@ -18,6 +21,9 @@ Wish = Literal["auto", "cpu", "cuda", "xpu"]
 
 COLLECTIVES = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
 """Who moves tensors of which device. Objects always go over the CPU."""
+
+RUNS = itertools.count()
+"""Numbers the groups that this process joins: what an earlier one left in the store is not read again."""
 
 LETTING_GO = 0.2
 """Seconds that the threads of gloo have, before the interpreter ends, to let go of their tensors."""
@@ -39,15 +45,26 @@ def join(wish: Wish, environ: Mapping[str, str] = os.environ) -> World:
     if device.type != "cpu":
         torch.accelerator.set_device_index(device)
     if not dist.is_initialized():
-        alone = dist.HashStore() if "RANK" not in environ else None  # type: ignore[attr-defined]
         try:
-            dist.init_process_group(COLLECTIVES[device.type], store=alone, rank=rank, world_size=size)
+            store = meeting_place(rank, size) if "RANK" in environ else HashStore()
+            dist.init_process_group(
+                COLLECTIVES[device.type],
+                store=PrefixStore(f"run {next(RUNS)}", store),
+                rank=rank,
+                world_size=size,
+            )
         except (RuntimeError, ValueError) as error:  # what torch raises for a store out of reach
             raise RunError(f"process {rank} of {size} cannot join the others: {error}") from error
         # A thread of gloo drops the tensors of a collective a moment after that has ended, which takes the
         # interpreter's lock; one that asks for it while the interpreter ends aborts the process.
         atexit.register(time.sleep, LETTING_GO)
     return World(dist.get_rank(), dist.get_world_size(), device)
+
+
+@cache
+def meeting_place(rank: int, size: int) -> Store:
+    """Where the processes leave each other word: one for all runs of this process."""
+    return next(rendezvous("env://", rank, size))[0]
 
 
 def place_among(environ: Mapping[str, str]) -> tuple[int, int, int]:

@@ -64,7 +64,8 @@ def join(wish: Wish, environ: Mapping[str, str] = os.environ) -> World:
 @cache
 def meeting_place(rank: int, size: int) -> Store:
     """Where the processes leave each other word: one for all runs of this process."""
-    return next(rendezvous("env://", rank, size))[0]
+    store: Store = next(rendezvous("env://", rank, size))[0]
+    return store
 
 
 def place_among(environ: Mapping[str, str]) -> tuple[int, int, int]:

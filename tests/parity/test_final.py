@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import ptsdk
@@ -59,3 +60,19 @@ def test_a_checkpoint_without_generation_config_keeps_its_own_ends(
     job["model"] = {"path": str(checkpoint)}
     del job["tokenizer"]
     assert json.loads((trained(job, write_job) / "generation_config.json").read_text())["eos_token_id"] == [2, 4]
+
+
+def test_an_adapter_finds_its_base_from_any_folder(
+    job: dict[str, Any], write_job: WriteJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job names the base relative to itself; PEFT reads the adapter alone, from elsewhere."""
+    checkpoint = save_checkpoint(tmp_path / "model")
+    job |= {"model": {"path": "model"}, "adapter": {"use": "lora", "rank": 2}}
+    del job["tokenizer"]
+    final = trained(job, write_job)
+    monkeypatch.chdir(tmp_path.parent)
+    theirs: Any = AutoPeftModelForCausalLM.from_pretrained(final)
+    ids = torch.randint(3, 50, (1, 9), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ours = ptsdk.logits(ptsdk.load_model(checkpoint, adapter=final), ids)
+        torch.testing.assert_close(ours, theirs.eval()(ids).logits, rtol=1e-4, atol=1e-4)

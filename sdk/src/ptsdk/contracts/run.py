@@ -76,6 +76,13 @@ class Run:
                     yield self.model
 
     @property
+    def base_model(self) -> str | None:
+        """What an adapter of this run belongs to, as it is found from any folder: a URL, or an absolute
+        path; None for a model from scratch."""
+        path = self.job.model.path
+        return path if path is None or "://" in path else str(self.job.base.absolute() / Path(path).expanduser())
+
+    @property
     def output_dir(self) -> Path:
         """The run directory."""
         return self.job.output_dir

@@ -144,7 +144,7 @@ def export(run: Run, run_dir: RunDir) -> None:
         return
     if own:
         with atomic_folder(run_dir.final, replace=True) as partial:
-            run.job.adapter.save(tensors, partial, run.job.model.path)
+            run.job.adapter.save(tensors, partial, run.base_model)
             run.tokenizer.save(partial)
     else:
         export_model(run_dir.final, tensors, run.config, run.tokenizer, generation_defaults(run))

@@ -32,7 +32,7 @@ class Saver:
         }
         if run.world.is_main:
             adapter = run.job.adapter
-            model = (lambda folder: adapter.save(tensors, folder, run.job.model.path)) if own else tensors
+            model = (lambda folder: adapter.save(tensors, folder, run.base_model)) if own else tensors
             path = save_checkpoint(self.run_dir, run.progress.step, model, optimizer, state)
             self.run_dir.prune(self.keep_last, run.progress.step)
             events.checkpoint(run, run.progress.step, path)

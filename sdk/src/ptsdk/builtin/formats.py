@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ptsdk.checkpoint.export import export_model
 from ptsdk.checkpoint.sources import CONVERT, PICKLES
 from ptsdk.checkpoint.tensors import TensorFiles, read_header
 from ptsdk.contracts.checkpoint import Checkpoint, CheckpointFormat
@@ -36,6 +37,17 @@ class Safetensors(CheckpointFormat):
             UserError: config.json is not a JSON object.
         """
         return SafetensorsFolder(path)
+
+    def write(
+        self,
+        path: Path,
+        tensors: Mapping[str, Tensor],
+        config: Mapping[str, Any],
+        tokenizer: Tokenizer | None,
+        generation_config: Mapping[str, Any],
+    ) -> None:
+        """See ``CheckpointFormat.write``."""
+        export_model(path, tensors, config, tokenizer, generation_config)
 
 
 class SafetensorsFolder(Checkpoint):

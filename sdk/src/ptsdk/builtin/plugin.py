@@ -120,7 +120,12 @@ def ptsdk_checkpoint_sources() -> list[CheckpointSourceSpec]:
 def ptsdk_checkpoint_formats() -> list[CheckpointFormatSpec]:
     """The layout that transformers writes."""
     summary = "A folder with config.json and safetensors"
-    return [CheckpointFormatSpec("safetensors", "ptsdk.builtin.formats:Safetensors", summary, suffixes=("",))]
+    writes = frozenset({"write"})
+    return [
+        CheckpointFormatSpec(
+            "safetensors", "ptsdk.builtin.formats:Safetensors", summary, supports=writes, suffixes=("",)
+        )
+    ]
 
 
 def ptsdk_rollout_engines() -> list[Spec]:
@@ -140,4 +145,5 @@ def ptsdk_commands() -> list[Spec]:
         Spec("doctor", "ptsdk.cli.doctor:doctor", "What is wrong with this environment, and the fix"),
         Spec("data", "ptsdk.cli.data:data", "The rows of a job as the model sees them"),
         Spec("generate", "ptsdk.cli.generate:generate", "Text from a model"),
+        Spec("export", "ptsdk.cli.export:export", "A trained model for other programs, adapters merged or not"),
     ]

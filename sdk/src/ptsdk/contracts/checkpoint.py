@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -79,3 +79,27 @@ class CheckpointFormat(Component):
         Raises:
             UserError: truncated, malformed, or unsafe (paths that leave the folder).
         """
+
+    def write(
+        self,
+        path: Path,
+        tensors: Mapping[str, Tensor],
+        config: Mapping[str, Any],
+        tokenizer: Tokenizer | None,
+        generation_config: Mapping[str, Any],
+    ) -> None:
+        """Write a model to ``path``, complete or not at all, for what ``open`` reads back. Only formats
+        whose spec supports ``write`` are asked to.
+
+        Args:
+            path: must not exist.
+            tensors: plain weights under their Hugging Face names, read one at a time.
+            config: the keys of config.json.
+            tokenizer: None where the model has none.
+            generation_config: the keys of generation_config.json, empty where there are none.
+
+        Raises:
+            UserError: this format cannot hold such a model.
+            WriteError: the disk is full, or similar.
+        """
+        raise NotImplementedError

@@ -57,14 +57,19 @@ class GRPO(Method):
     rollout may take the policy, and what is averaged. A sequence of ``batch_size`` is a completion.
     """
 
-    group_size: int = Field(8, ge=2, description="completions of each prompt, which are compared with each other")
-    max_new_tokens: int = Field(256, ge=1, description="tokens of the longest completion, the end token included")
+    group_size: int = Field(
+        8, ge=2, description="completions of each prompt, which are compared with each other", examples=[2]
+    )
+    max_new_tokens: int = Field(
+        256, ge=1, description="tokens of the longest completion, the end token included", examples=[8]
+    )
     temperature: float = Field(
         1.0, ge=COLDEST, description="logits are divided by it, where completions are drawn and where they are learned"
     )
     epochs: int = Field(1, ge=1, description="optimizer steps that learn from the same completions")
     rewards: tuple[Annotated[Reward, Use("reward")], ...] = Field(
-        description="what completions are worth: scores times weights, summed"
+        description="what completions are worth: scores times weights, summed",
+        examples=[[{"use": "length", "target": 12}]],
     )
     rollout: Annotated[RolloutEngine, Use("rollout-engine")] = Field(
         default_factory=Local, description="what generates the completions; the policy itself, in this process"

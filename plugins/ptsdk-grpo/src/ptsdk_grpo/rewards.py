@@ -17,7 +17,7 @@ Rows = Sequence[dict[str, Any]]
 class ExactMatch(Reward):
     """1 where the completion is the text of a column, 0 elsewhere; white space around both is ignored."""
 
-    column: str = Field(description="column of the row that holds what is wanted")
+    column: str = Field(description="column of the row that holds what is wanted", examples=["answer"])
     ignore_case: bool = Field(False, description="whether A is a")
     pattern: str | None = Field(
         None,
@@ -49,7 +49,7 @@ class ExactMatch(Reward):
 class Length(Reward):
     """``1 - |characters - target| / target``, and never less than 0."""
 
-    target: int = Field(gt=0, description="characters of the completion that score 1")
+    target: int = Field(gt=0, description="characters of the completion that score 1", examples=[100])
 
     def score(self, completions: Sequence[str], rows: Rows) -> list[float]:
         """See the contract."""
@@ -59,7 +59,9 @@ class Length(Reward):
 class Regex(Reward):
     """1 where a pattern is found in the completion, 0 elsewhere."""
 
-    pattern: str = Field(description="regular expression; ^ and $ are the ends of the completion, . any character")
+    pattern: str = Field(
+        description="regular expression; ^ and $ are the ends of the completion, . any character", examples=[r"\d+"]
+    )
     full: bool = Field(False, description="the whole completion must match")
 
     @field_validator("pattern")

@@ -34,7 +34,8 @@ class KD(Method):
     loss_type: ClassVar[type[Loss]] = DistillationLoss
 
     teacher: Annotated[ModelFamily, Use("model-family")] = Field(
-        description="the model to learn from, {path, dtype}: any family, with the tokenizer of the run"
+        description="the model to learn from, {path, dtype}: any family, with the tokenizer of the run",
+        examples=[{"use": "tiny", "config": {}}],
     )
     ratio: float = Field(
         0.5, ge=0, le=1, description="share of the teacher: 0 is cross-entropy alone, 1 the divergence alone"

@@ -143,6 +143,7 @@ def ptsdk_commands() -> list[Spec]:
         Spec("show", "ptsdk.cli.show:show", "One component and its options"),
         Spec("schema", "ptsdk.cli.schema:schema", "JSON Schema of the job file, from what is installed"),
         Spec("doctor", "ptsdk.cli.doctor:doctor", "What is wrong with this environment, and the fix"),
+        Spec("conform", "ptsdk.cli.conform:conform", "Run the conformance suites over what a plugin contributes"),
         Spec("data", "ptsdk.cli.data:data", "The rows of a job as the model sees them"),
         Spec("generate", "ptsdk.cli.generate:generate", "Text from a model"),
         Spec("export", "ptsdk.cli.export:export", "A trained model for other programs, adapters merged or not"),

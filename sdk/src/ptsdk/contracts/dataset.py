@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ class Dataset(Component):
     """One entry of ``data.train`` or ``data.validation``."""
 
     kind: ClassVar[str] = "dataset"
+    example_rows: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    """Rows as it reads them, for the conformance suite; none means the columns of the built-in ones."""
 
     weight: float | None = Field(
         None, gt=0, description="share of this set in a mixture; without weights every row is seen once an epoch"

@@ -1,0 +1,77 @@
+"""What a format of checkpoints has to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from ptsdk.contracts.checkpoint import Checkpoint, CheckpointFormat
+from ptsdk.errors import UserError
+from ptsdk.testing.checkpoints import tiny_checkpoint
+from ptsdk.testing.suite import ComponentSuite
+
+
+class CheckpointFormatSuite(ComponentSuite):
+    """For the kind ``checkpoint-format``. Override ``sample`` where the format is not a folder as
+    transformers writes it."""
+
+    kind: ClassVar[str] = "checkpoint-format"
+
+    def sample(self, folder: Path) -> Path | None:
+        """A sound checkpoint in this format, written below ``folder``; None where there is none."""
+        path = tiny_checkpoint(folder / "sample").path
+        return path if self.format.matches(path) else None
+
+    @property
+    def format(self) -> CheckpointFormat:
+        """The component."""
+        made: CheckpointFormat = self.make()
+        return made
+
+    def opened(self) -> Checkpoint | None:
+        """The sample, opened."""
+        path = self.sample(self.folder)
+        return None if path is None else self.format.open(path)
+
+    def test_knows_its_own(self) -> None:
+        """``matches`` answers for anything without raising: no for what is not there, empty, or of another kind."""
+        (self.folder / "empty").mkdir()
+        (self.folder / "text.txt").write_text("not a checkpoint", encoding="utf-8")
+        (self.folder / "nothing").touch()
+        for name in ("empty", "text.txt", "nothing", "not-there"):
+            assert not self.format.matches(self.folder / name), f"it takes {name} for its own"
+        path = self.sample(self.folder)
+        assert path is None or self.format.matches(path), "it does not know its own sample"
+
+    def test_declares_suffixes(self) -> None:
+        """Its spec says what its files end with; ``""`` is a folder."""
+        assert self.spec.suffixes, "its spec has no `suffixes`"
+
+    def test_tensors_are_what_is_listed(self) -> None:
+        """Every name has a shape, and a tensor of that shape on the CPU; config.json's keys are there."""
+        checkpoint = self.opened()
+        if checkpoint is None:
+            return
+        names = list(checkpoint.names())
+        assert names and len(set(names)) == len(names), "no names, or one twice"
+        assert checkpoint.config.get("model_type"), "its config names no model_type"
+        for name in names:
+            tensor = checkpoint.tensor(name)
+            shape = tuple(tensor.shape)
+            assert shape == tuple(checkpoint.shape(name)), f"{name} is {shape}, its shape is told as {checkpoint.shape(name)}"
+            assert tensor.device.type == "cpu" and tensor.is_floating_point(), f"{name} is {tensor.dtype} elsewhere"
+
+    def test_damage_is_told(self) -> None:
+        """A file cut in half is a UserError at the latest when its tensors are asked for."""
+        path = self.sample(self.folder)
+        if path is None:
+            return
+        weights = path if path.is_file() else next(iter(sorted(path.glob("*.safetensors"))), None)
+        assert weights is not None, "the sample is a folder without weights: override this test and say so"
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+        with pytest.raises(UserError):
+            checkpoint = self.format.open(path)
+            for name in checkpoint.names():
+                checkpoint.tensor(name)

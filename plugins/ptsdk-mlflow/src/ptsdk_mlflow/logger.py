@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -38,6 +38,8 @@ class MLflow(Logger):
     It speaks through a client of its own, so another run that is active in this process is left
     alone. Metrics have their steps; a step that a killed run had logged is not logged twice.
     """
+
+    writes_beside: ClassVar[tuple[str, ...]] = ("mlflow.db", "mlruns")
 
     experiment: str = Field(EXPERIMENT, description="experiment; made where there is none")
     tracking_uri: str | None = Field(

@@ -36,7 +36,9 @@ class Wandb(Logger):
     tags: tuple[str, ...] = Field((), description="tags of the run")
     notes: str | None = Field(None, description="a longer description of the run")
     mode: Literal["online", "offline", "disabled"] | None = Field(
-        None, description="offline writes files that `wandb sync` uploads later; by default $WANDB_MODE, else online"
+        None,
+        description="offline writes files that `wandb sync` uploads later; by default $WANDB_MODE, else online",
+        examples=["offline"],
     )
 
     def restore(self, run: Run, state: dict[str, Any]) -> None:

@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 @click.argument("job", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
 @click.option("--rows", type=click.IntRange(0), default=3, show_default=True, help="How many rows to show.")
-@click.option("--split", type=click.Choice(["train", "validation"]), default="train", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation"]),
+    default="train",
+    show_default=True,
+    help="Which of the job's data sets to show.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def data(context: CliContext, job: Path, overrides: tuple[str, ...], rows: int, split: str, as_json: bool) -> None:

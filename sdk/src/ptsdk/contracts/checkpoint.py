@@ -50,6 +50,8 @@ class CheckpointSource(Component):
     """Fetches the URLs of some schemes to a local file or folder."""
 
     kind: ClassVar[str] = "checkpoint-source"
+    example_url: ClassVar[str] = ""
+    """Something that is there without a network, for the conformance suite."""
 
     @abstractmethod
     def fetch(self, url: str, *, weights: bool = True) -> Path:

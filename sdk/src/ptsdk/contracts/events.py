@@ -19,6 +19,10 @@ class RunListener(Component):
     calls goes into ``run.scratch[self]``. An exception is reported once and never ends a run.
     """
 
+    writes_beside: ClassVar[tuple[str, ...]] = ()
+    """Files and folders in the working directory that it writes to by default; all else it writes is in
+    the output directory, or where an option says."""
+
     def run_start(self, run: Run) -> None:
         """Everything is assembled; nothing has been trained."""
 

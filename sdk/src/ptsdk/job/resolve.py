@@ -79,6 +79,9 @@ class Resolver:
             raise Faults(*faults) from error
         component = self._build(cls, options)
         object.__setattr__(component, "__ptsdk_use__", use if _LOCAL.search(use) else entry.qualified)
+        for option in vars(component).values():
+            if isinstance(option, Component):
+                self.entry_of(option)  # a default, made in Python: the record is to name it
         return component
 
     def find(self, kind: str, use: str) -> tuple[Entry, type[Component]]:

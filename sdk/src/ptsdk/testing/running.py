@@ -61,22 +61,31 @@ class Report:
 
 
 def conform(dist: str, environment: Mapping[str, str] | None = None) -> Report:
-    """Run every suite of an installed dist; what tests print is not shown.
+    """Run every suite of an installed dist.
 
     Args:
         dist: its name.
         environment: variables that decide what is discovered.
     """
+    return Report(dist, run_file(FILE.format(dist=dist), environment))
+
+
+def run_file(text: str, environment: Mapping[str, str] | None = None) -> tuple[Outcome, ...]:
+    """Run a test file of that text by itself in this process; what its tests print is not shown.
+
+    Returns:
+        What became of each suite in it.
+    """
     recorder = _Recorder()
     with tempfile.TemporaryDirectory(prefix="ptsdk-conform-") as folder, _undisturbed(environment or {}):
         root = Path(folder).resolve()
         (root / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-        file = root / "test_conformance.py"
-        file.write_text(FILE.format(dist=dist), encoding="utf-8")
+        file = root / f"test_{root.name.replace('-', '_')}.py"  # pytest keeps modules by their name
+        file.write_text(text, encoding="utf-8")
         arguments = [str(file), "-c", str(root / "pytest.ini"), f"--rootdir={root}", f"--basetemp={root / 'tmp'}"]
         with contextlib.redirect_stdout(sys.stderr):
             pytest.main([*arguments, *QUIET], plugins=[recorder])
-    return Report(dist, tuple(recorder.outcomes.values()))
+    return tuple(recorder.outcomes.values())
 
 
 class _Recorder:

@@ -19,7 +19,7 @@ class CheckpointSourceSuite(ComponentSuite):
     """For the kind ``checkpoint-source``; no network is used (``HF_HUB_OFFLINE`` is set).
 
     Attributes:
-        url: something it can fetch here; without one, what it fetches is not looked at.
+        url: something it can fetch here, by default the component's ``example_url``; without one, what it fetches is not looked at.
     """
 
     kind: ClassVar[str] = "checkpoint-source"
@@ -47,8 +47,9 @@ class CheckpointSourceSuite(ComponentSuite):
 
     def test_fetches_the_same_twice(self) -> None:
         """A URL is a local path that exists, the same each time, with or without its weights."""
-        if not self.url:
+        url = self.url or self.cls.example_url
+        if not url:
             return
-        paths = [self.fetch(self.url), self.fetch(self.url), self.fetch(self.url, weights=False)]
+        paths = [self.fetch(url), self.fetch(url), self.fetch(url, weights=False)]
         assert all(path.exists() for path in paths), "it returned a path that is not there"
         assert paths[0] == paths[1], f"the same URL was fetched to {paths[0]}, then to {paths[1]}"

@@ -85,14 +85,14 @@ class ListenerSuite(ComponentSuite):
         assert metrics == METRICS, "it changed the metrics that others get too"
 
     def test_writes_in_the_run_alone(self) -> None:
-        """Files are in the output directory, or where an option says."""
+        """Files are in the output directory, where an option says, or in what ``writes_beside`` declares."""
         listener, run = self.staged()
         before = files_in(self.folder)
         self.begin(listener, run)
         self.step(listener, run, 1)
         listener.run_end(run, None)
-        said = json.dumps(self.written(), default=str)
-        inside = run.output_dir.resolve()
+        said = {*self.cls.writes_beside, json.dumps(self.written(), default=str)}
+        inside = run.output_dir.absolute()
         beside = [path for path in files_in(self.folder) - before if not path.is_relative_to(inside)]
         stray = [str(path.relative_to(self.folder)) for path in beside if not self._named(path, said)]
         assert not stray, f"it wrote {', '.join(sorted(stray)[:5])} beside the output directory"
@@ -114,9 +114,9 @@ class ListenerSuite(ComponentSuite):
         assert again.state(resumed) == state, f"after a resume the state is {again.state(resumed)}, it was {state}"
         again.run_end(resumed, None)
 
-    def _named(self, path: Path, said: str) -> bool:
-        """Whether an option names the file or a folder it is in."""
-        return any(f"{part}" in said for part in path.relative_to(self.folder).parts)
+    def _named(self, path: Path, said: set[str]) -> bool:
+        """Whether an option, or ``writes_beside``, names the file or a folder it is in."""
+        return any(part in text for part in path.relative_to(self.folder).parts for text in said)
 
 
 class LoggerSuite(ListenerSuite):
@@ -144,4 +144,4 @@ class CallbackSuite(ListenerSuite):
 
 def files_in(folder: Path) -> set[Path]:
     """Every file below a folder."""
-    return {path.resolve() for path in folder.rglob("*") if path.is_file()}
+    return {path.absolute() for path in folder.rglob("*") if path.is_file()}

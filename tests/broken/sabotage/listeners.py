@@ -1,0 +1,51 @@
+"""Loggers and a callback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ptsdk.contracts.events import Callback, Logger
+
+if TYPE_CHECKING:
+    from ptsdk.contracts.run import Run
+
+
+class StrictNumbers(Logger):
+    def step(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+        json.dumps(dict(metrics), allow_nan=False)
+
+
+class NeedsAStep(Logger):
+    def step(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+        run.scratch[self] = step
+
+    def run_end(self, run: Run, error: BaseException | None) -> None:
+        run.scratch.pop(self)
+
+
+class Drawing(Logger):
+    def step(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+        torch.rand(1)
+
+
+class Straying(Logger):
+    def step(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+        Path("log.txt").write_text(str(step))
+
+
+class Amnesiac(Logger):
+    def step(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+        run.scratch[self] = step
+
+    def state(self, run: Run) -> dict[str, Any]:
+        return {"seen": run.scratch.get(self, 0)}
+
+
+class SaysTrue(Callback):
+    def should_stop(self, run: Run, step: int, metrics: Mapping[str, float]) -> Any:
+        return step > 2

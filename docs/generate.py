@@ -3,6 +3,7 @@
     python docs/generate.py [--check]
 
 ``components.md``: every component of the workspace and its options. ``hooks.md``: every hook.
+``conformance.md``: every suite of ``ptsdk.testing`` and what each of its tests proves.
 ``job.schema.json``: the job file, for editors.
 """
 
@@ -14,12 +15,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ptsdk import testing
 from ptsdk.cli.show import describe
 from ptsdk.hookspecs import Contributions, RunEvents
 from ptsdk.job.schema import job_schema
 from ptsdk.plugins import scan
 from ptsdk.registry import Registry
 from ptsdk.specs import KINDS
+from ptsdk.testing.suite import standard_tests
 
 HERE = Path(__file__).parent
 NOTE = "<!-- made by docs/generate.py; edit the code instead -->\n\n"
@@ -71,6 +74,62 @@ def _hooks(owner: type) -> list[tuple[str, Any]]:
     return [(name, hook) for name, hook in vars(owner).items() if not name.startswith("_")]
 
 
+CONFORMANCE = """# Conformance
+
+`ptsdk.testing` has a suite for every kind. A subclass in a test file that names a component is all an author
+writes; `pip install 'ptsdk[testing]'` brings pytest.
+
+```python
+from ptsdk.testing import LossSuite
+
+
+class TestFocal(LossSuite):
+    component = "focal"  # a name, dist/name, or ./file.py:Class beside the test file
+    options = {"gamma": 2.0}  # beside `use`; optional
+```
+
+`ptsdk conform DIST [--json]` runs the suites over everything that an installed dist contributes, with or without
+tests of its own: exit code 0 when it conforms, 1 when a test fails, 2 when there is no such dist.
+
+* **Values for options.** An option without a default, or whose default cannot be tried (a server, thousands of tokens),
+  has an example: `Field(examples=[...])`. The suites take the first one where `options` does not say otherwise.
+  A data set that reads other columns than the built-in ones declares `example_rows`, a checkpoint source
+  `example_url`, a listener that writes beside the output directory `writes_beside`.
+* **Deviations.** A standard test may be left out or replaced only with a reason:
+  `deviations = {"test_text_comes_back": "lower-cases by design"}`. One that is changed silently, a reason that is
+  empty and a name that is no standard test fail `test_standard_tests_are_whole`. `ptsdk conform` knows no deviations.
+* **What is seen.** Core, the component's dist, the plugins that dist requires, and `needs = ("ptsdk-dpo",)`;
+  nothing else that happens to be installed.
+* **Fixtures** for tests of your own, from the pytest plugin: `plugins("ptsdk-lora")` lets dists in by name and
+  gives a registry; `tiny_job("sft", train={"steps": 2})` is a job of seconds; `run_job(job, resume=False)` trains
+  it in this process. Discovery is blocked in a test that asks for one of them: it sees core alone.
+
+Each test is shown to fail: `tests/broken/sabotage` has a component for it that it alone catches.
+"""
+
+
+def conformance() -> str:
+    """Every suite, its attributes and its tests."""
+    from ptsdk.testing.suite import ComponentSuite, Suite
+
+    of_all, shown = set(standard_tests(Suite)), set(standard_tests(ComponentSuite))
+    parts = [CONFORMANCE, _suite("Every suite", Suite, set()), _suite("Every kind but command", ComponentSuite, of_all)]
+    parts.append(_suite("A dist as a whole: PluginSuite", testing.PluginSuite, shown))
+    for kind, (_, name) in testing.SUITES.items():
+        parts.append(_suite(f"{kind}: {name}", getattr(testing, name), shown))
+    return NOTE + "".join(parts)
+
+
+def _suite(title: str, suite: Any, shown: set[str]) -> str:
+    rows = [
+        f"| `{name}` | {' '.join((inspect.getdoc(test) or '').split())} |"
+        for name, test in standard_tests(suite).items()
+        if name not in shown
+    ]
+    about = "" if title.startswith("Every") else f"{inspect.getdoc(suite)}\n\n"
+    return "\n".join([f"\n## {title}\n\n{about}| test | what it proves |", "|---|---|", *rows, ""])
+
+
 def schema(registry: Registry) -> str:
     """JSON Schema of the job file."""
     return json.dumps(job_schema(registry)[0], indent=1) + "\n"
@@ -79,7 +138,12 @@ def schema(registry: Registry) -> str:
 def main() -> int:
     """Write the pages; with --check, 1 where one is stale."""
     registry = Registry(scan())
-    pages = {"components.md": components(registry), "hooks.md": hooks(), "job.schema.json": schema(registry)}
+    pages = {
+        "components.md": components(registry),
+        "conformance.md": conformance(),
+        "hooks.md": hooks(),
+        "job.schema.json": schema(registry),
+    }
     stale = [n for n, text in pages.items() if not (HERE / n).exists() or (HERE / n).read_text("utf-8") != text]
     if "--check" in sys.argv[1:]:
         print(f"stale: {', '.join(stale)}; run python docs/generate.py" if stale else "the reference pages are fresh")

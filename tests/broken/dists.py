@@ -26,6 +26,7 @@ class Dist:
     modules: Mapping[str, str] = field(default_factory=dict)
     version: str = "1.0"
     entry_points: str = ""
+    requires: tuple[str, ...] = ()
 
     @property
     def package(self) -> str:
@@ -38,7 +39,8 @@ class Dist:
         files |= {f"{self.package}/{path}": text for path, text in self.modules.items()}
         info = f"{self.package}-{self.version}.dist-info"
         points = self.entry_points or f"[ptsdk]\n{self.name} = {self.package}.plugin\n"
-        files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {self.version}\n"
+        requires = "".join(f"Requires-Dist: {one}\n" for one in self.requires)
+        files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {self.version}\n{requires}"
         files[f"{info}/entry_points.txt"] = points
         record = "".join(f"{path},{_hash(text)},{len(text.encode())}\n" for path, text in files.items())
         files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n"

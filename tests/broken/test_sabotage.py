@@ -50,9 +50,7 @@ def outcomes(kind: str) -> dict[str, Outcome]:
         for one in ALL
     ],
 )
-def test_is_caught_by_its_test_alone(
-    sabotage: Sabotage, installed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_is_caught_by_its_test_alone(sabotage: Sabotage, installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(installed))
     assert metadata.version(DIST) == "1.0"
     outcome = outcomes(sabotage.kind)[sabotage.name]

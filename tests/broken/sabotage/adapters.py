@@ -17,7 +17,13 @@ from ptsdk.nn.causal_lm import CausalLM
 from ptsdk_lora.adapter import LowRank, adapted_layers
 
 
-class StartsElsewhere(LowRank):
+class Sound(LowRank):
+    @classmethod
+    def from_peft(cls, adapter_config: Mapping[str, Any]) -> LowRank:
+        return cls.model_validate(super().from_peft(adapter_config).model_dump())
+
+
+class StartsElsewhere(Sound):
     @torch.no_grad()
     def init(self, model: CausalLM, seed: int) -> None:
         super().init(model, seed)
@@ -25,7 +31,7 @@ class StartsElsewhere(LowRank):
             layer.lora_B.weight.normal_(generator=seeded(seed, name))
 
 
-class FreezesOne(LowRank):
+class FreezesOne(Sound):
     def apply(self, model: CausalLM) -> None:
         super().apply(model)
         next(iter(adapted_layers(model).values())).lora_A.weight.requires_grad_(False)
@@ -35,7 +41,7 @@ class FreezesOne(LowRank):
         next(iter(adapted_layers(model).values())).lora_A.weight.requires_grad_(False)
 
 
-class Detached(LowRank):
+class Detached(Sound):
     """The first layer's A is never learned."""
 
     def apply(self, model: CausalLM) -> None:
@@ -48,7 +54,7 @@ class Detached(LowRank):
         layer._update = MethodType(update, layer)
 
 
-class Unseeded(LowRank):
+class Unseeded(Sound):
     @torch.no_grad()
     def init(self, model: CausalLM, seed: int) -> None:
         super().init(model, seed)
@@ -56,18 +62,20 @@ class Unseeded(LowRank):
             layer.lora_A.weight.normal_()
 
 
-class NeverOff(LowRank):
+class NeverOff(Sound):
     def disabled(self, model: CausalLM) -> AbstractContextManager[None]:
         return nullcontext()
 
 
-class SavesHalf(LowRank):
+class SavesHalf(Sound):
     def save(self, tensors: Mapping[str, Tensor], folder: Path, base: str | None) -> None:
         super().save({name: tensor.half().to(tensor.dtype) for name, tensor in tensors.items()}, folder, base)
 
 
-class MergesTwice(LowRank):
+class MergesTwice(Sound):
     def merged(self, model: CausalLM) -> dict[str, Tensor]:
         merged = super().merged(model)
         layers = adapted_layers(model)
-        return merged | {f"{n}.weight": 2 * merged[f"{n}.weight"] - layer.weight.detach() for n, layer in layers.items()}
+        return merged | {
+            f"{n}.weight": 2 * merged[f"{n}.weight"] - layer.weight.detach() for n, layer in layers.items()
+        }

@@ -50,7 +50,9 @@ def write_rows(path: Path, rows: list[Mapping[str, Any]]) -> Path:
     return path
 
 
-def job_values(folder: Path, registry: Registry, method: str | Mapping[str, Any] = "sft", **sections: Any) -> Any:
+def job_values(
+    folder: Path, registry: Registry, method: str | Mapping[str, Any] = "sft", **sections: Any
+) -> dict[str, Any]:
     """The sections of a job on a tiny model from scratch, its data written to ``folder``.
 
     Args:

@@ -81,11 +81,13 @@ class TokenCase(Case):
         self.labels[3][0] = 3  # every document carries loss, and no two the same share of it
 
     def raw(self, which: Sequence[int]) -> Any:
+        """See ``Case.raw``."""
         return self.loss(
             torch.cat([self.hidden[i] for i in which]), self.head, torch.cat([self.labels[i] for i in which])
         )
 
     def disturb(self) -> bool:
+        """What is masked."""
         with torch.no_grad():
             for hidden, labels in zip(self.hidden, self.labels, strict=True):
                 hidden[labels == IGNORE] += 3.0
@@ -103,6 +105,7 @@ class PreferenceCase(Case):
         self.tokens = [torch.tensor(LENGTHS), torch.tensor(LENGTHS[::-1])]
 
     def raw(self, which: Sequence[int]) -> Any:
+        """See ``Case.raw``."""
         index = torch.tensor(which)
         sides = []
         for policy, reference, tokens in zip(self.policy, self.reference, self.tokens, strict=True):
@@ -111,6 +114,7 @@ class PreferenceCase(Case):
         return self.loss(*sides)
 
     def __call__(self, which: Sequence[int]) -> LossOutput:
+        """The sum over the pairs, and their number."""
         losses: Tensor = self.raw(which)
         return LossOutput(losses.sum(), losses.new_tensor(len(losses)))
 
@@ -134,6 +138,7 @@ class PolicyCase(Case):
         self.advantages = torch.tensor([1.0, -0.5, 0.25, -2.0], dtype=dtype)
 
     def raw(self, which: Sequence[int]) -> Any:
+        """See ``Case.raw``."""
         return self.loss(
             SampledTokens(
                 policy=torch.cat([self.policy[i] for i in which]),
@@ -167,6 +172,7 @@ class MethodCase(Case):
         self.extra = 0
 
     def raw(self, which: Sequence[int]) -> Any:
+        """See ``Case.raw``."""
         method = self.run.job.method
         batch = method.collate(self.run, [self._longer(i) for i in which])
         return method.loss(self.run, batch)

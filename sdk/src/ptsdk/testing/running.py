@@ -112,7 +112,8 @@ class _Recorder:
             if test in outcome.passed:
                 outcome.passed.remove(test)  # it failed when it was taken down
         elif report.skipped:
-            outcome.skipped[test] = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+            outcome.skipped[test] = reason.removeprefix("Skipped: ")
         elif report.when == "call":
             outcome.passed.append(test)
 
@@ -140,5 +141,3 @@ def _undisturbed(environment: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-

@@ -120,7 +120,9 @@ class Suite:
         silent = sorted(changed - set(self.deviations))
         assert not silent, f"changed without a reason in `deviations`: {', '.join(silent)}"
         unknown = sorted(set(self.deviations) - set(standard))
-        assert not unknown, f"`deviations` names no standard test: {', '.join(unknown)}; there are {', '.join(standard)}"
+        assert not unknown, (
+            f"`deviations` names no standard test: {', '.join(unknown)}; there are {', '.join(standard)}"
+        )
         bare = sorted(name for name, reason in self.deviations.items() if not reason.strip())
         assert not bare, f"`deviations` gives no reason for {', '.join(bare)}"
 
@@ -167,5 +169,3 @@ def examples(cls: type[Any]) -> dict[str, Any]:
     """The first example of each option that has one."""
     fields = getattr(cls, "model_fields", {})
     return {name: field.examples[0] for name, field in fields.items() if field.examples}
-
-

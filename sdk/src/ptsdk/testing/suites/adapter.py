@@ -17,7 +17,7 @@ from ptsdk.nn.batch import Batch
 from ptsdk.nn.causal_lm import CausalLM
 from ptsdk.testing.checkpoints import CPU, built
 from ptsdk.testing.suite import ComponentSuite
-from ptsdk.testing.suites.model_family import states
+from ptsdk.testing.suites.model_family import close, states
 
 FAMILY = Tiny(config={"hidden_size": 32, "intermediate_size": 64})
 DOCUMENTS = [[5, 17, 300, 2, 9], [64, 65, 66]]
@@ -45,7 +45,8 @@ class AdapterSuite(ComponentSuite):
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.requires_grad:
-                    parameter += 0.1 * torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+                    noise = torch.randn(parameter.shape, generator=generator)
+                    parameter.add_(0.1 * noise.to(parameter.dtype))
         return adapter, model
 
     def plain(self) -> CausalLM:
@@ -126,10 +127,3 @@ class AdapterSuite(ComponentSuite):
         assert states(model, DOCUMENTS).equal(before), "merging has changed the live model"
         plain.load_state_dict(copies)
         assert close(states(plain, DOCUMENTS), before), "the merged model computes something else"
-
-
-def close(a: Tensor, b: Tensor) -> bool:
-    """Equal but for rounding in the float64 of the base."""
-    return bool(torch.allclose(a, b, rtol=1e-6, atol=1e-8))
-
-

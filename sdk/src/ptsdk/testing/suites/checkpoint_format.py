@@ -60,7 +60,9 @@ class CheckpointFormatSuite(ComponentSuite):
         for name in names:
             tensor = checkpoint.tensor(name)
             shape = tuple(tensor.shape)
-            assert shape == tuple(checkpoint.shape(name)), f"{name} is {shape}, its shape is told as {checkpoint.shape(name)}"
+            assert shape == tuple(checkpoint.shape(name)), (
+                f"{name} is {shape}, its shape is told as {checkpoint.shape(name)}"
+            )
             assert tensor.device.type == "cpu" and tensor.is_floating_point(), f"{name} is {tensor.dtype} elsewhere"
 
     def test_damage_is_told(self) -> None:

@@ -19,7 +19,8 @@ class CheckpointSourceSuite(ComponentSuite):
     """For the kind ``checkpoint-source``; no network is used (``HF_HUB_OFFLINE`` is set).
 
     Attributes:
-        url: something it can fetch here, by default the component's ``example_url``; without one, what it fetches is not looked at.
+        url: something it can fetch here, by default the component's ``example_url``; without one, what
+            it fetches is not looked at.
     """
 
     kind: ClassVar[str] = "checkpoint-source"

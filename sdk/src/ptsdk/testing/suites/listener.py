@@ -112,6 +112,7 @@ class ListenerSuite(ComponentSuite):
             again.restore(resumed, stored)
         self.begin(again, resumed)
         assert again.state(resumed) == state, f"after a resume the state is {again.state(resumed)}, it was {state}"
+        self.step(again, resumed, 3)
         again.run_end(resumed, None)
 
     def _named(self, path: Path, said: set[str]) -> bool:

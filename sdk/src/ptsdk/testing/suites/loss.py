@@ -69,7 +69,9 @@ class LossSuite(ComponentSuite):
         before = case(range(case.count))
         if case.disturb():
             after = case(range(case.count))
-            assert close(before.sum, after.sum), f"the sum was {before.sum:.6g}, with other masked values {after.sum:.6g}"
+            assert close(before.sum, after.sum), (
+                f"the sum was {before.sum:.6g}, with other masked values {after.sum:.6g}"
+            )
             assert close(before.weight, after.weight), f"the weight was {before.weight}, then {after.weight}"
 
     def test_a_step_may_be_cut_anywhere(self) -> None:

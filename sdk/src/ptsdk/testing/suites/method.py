@@ -32,8 +32,7 @@ class MethodSuite(ComponentSuite):
 
     def job(self, **sections: Any) -> dict[str, Any]:
         """A job on data of the method's objective."""
-        job: dict[str, Any] = job_values(self.folder, self.registry, self.written(), **{**self.sections, **sections})
-        return job
+        return job_values(self.folder, self.registry, self.written(), **{**self.sections, **sections})
 
     def run(self, out: str, *, resume: bool = False, **sections: Any) -> Path:
         """Train into a folder of that name."""

@@ -79,7 +79,9 @@ class QuantizerSuite(ComponentSuite):
             order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
             expected = module.unpacked("weight")[order]
             setattr(module, "weight", nn.Parameter(held.detach()[order], requires_grad=False))  # noqa: B010
-            assert module.unpacked("weight").equal(expected), f"{name}: rows moved in packed form unpack to other values"
+            assert module.unpacked("weight").equal(expected), (
+                f"{name}: rows moved in packed form unpack to other values"
+            )
 
     def test_gradients_pass(self) -> None:
         """Through every layer, to what is below it and to whatever trains; close to the plain model's."""

@@ -33,7 +33,9 @@ class RolloutEngineSuite(ComponentSuite):
             model.head().weight.mul_(20)
         return model
 
-    def drawn(self, params: SamplingParams = PARAMS, prompts: tuple[tuple[int, ...], ...] = PROMPTS) -> list[Completion]:
+    def drawn(
+        self, params: SamplingParams = PARAMS, prompts: tuple[tuple[int, ...], ...] = PROMPTS
+    ) -> list[Completion]:
         """Completions of the prompts."""
         engine: RolloutEngine = self.make()
         return engine.generate(self.model, prompts, params)

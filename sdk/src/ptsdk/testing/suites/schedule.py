@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar
 
 from ptsdk.contracts.schedule import Schedule
@@ -42,7 +43,7 @@ class ScheduleSuite(ComponentSuite):
             steps = schedule.warmup_steps(total)
             curve = self.curve(schedule, total)
             rising = curve[: steps + 1]
-            assert all(a < b for a, b in zip(rising, rising[1:], strict=False)), f"warmup {warmup}: it does not rise"
+            assert all(a < b for a, b in pairwise(rising)), f"warmup {warmup}: it does not rise"
             assert abs(max(rising) - 1) < 1e-9, f"warmup {warmup}: after {steps} steps it is at {max(rising)}, not 1"
 
     def test_some_step_learns(self) -> None:

@@ -12,7 +12,12 @@ from ptsdk.errors import UserError
 from ptsdk.testing.checkpoints import tiny_checkpoint
 from ptsdk.testing.suite import ComponentSuite
 
-TEXTS = ("one row of data", "  two  spaces, and\n\ta tab", "na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve \N{SNOWMAN}", "x")
+TEXTS = (
+    "one row of data",
+    "  two  spaces, and\n\ta tab",
+    "na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve \N{SNOWMAN}",
+    "x",
+)
 
 
 class TokenizerSuite(ComponentSuite):

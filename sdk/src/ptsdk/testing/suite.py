@@ -109,9 +109,18 @@ class Suite:
         """The component, with ``options`` over those of the class.
 
         Raises:
-            ValueError: they are not its options.
+            ValueError: ``options`` are not its options.
+            AssertionError: without any it cannot be made.
         """
-        return self.resolver(self.kind, self.written(**options))
+        try:
+            return self.resolver(self.kind, self.written(**options))
+        except ValueError as error:
+            if options:
+                raise
+            raise AssertionError(
+                f"{self.component} cannot be made of {self.written()}: {error}. Say in the suite's `options` what it "
+                f"needs, or give those options an example: Field(examples=[...])"
+            ) from error
 
     def test_standard_tests_are_whole(self) -> None:
         """No standard test is replaced, removed or skipped without a reason in ``deviations``."""

@@ -50,8 +50,7 @@ class MethodSuite(ComponentSuite):
         steps = {"steps": 12, "epochs": None}
         out = self.run("run", data={"shuffle": False}, optimizer={"use": "adamw", "lr": 5e-3}, train=steps)
         rows = metrics_of(out)
-        assert all(math.isfinite(row["loss"]) for row in rows)
-        assert all(row["grad_norm"] > 0 for row in rows[:1]), "the first step has no gradient"
+        assert rows[0]["grad_norm"] > 0, "the first step has no gradient"
         if self.spec.objective != "policy":
             first, last = (sum(row["loss"] for row in part) / 3 for part in (rows[:3], rows[-3:]))
             gain = (first - last) / abs(first)

@@ -149,7 +149,8 @@ class ModelFamilySuite(ComponentSuite):
         again = build_on_meta(self.family, checkpoint.config, torch.float32)
         names = [name for name, _ in again.named_parameters()]
         fill(again, base_tensors(again, names, checkpoint, 0), CPU, torch.float32)
-        assert {name: tuple(stored_shape(model, name)) for name in names} == {n: checkpoint.shape(n) for n in names}
+        shapes = {name: tuple(stored_shape(model, name)) for name in names}
+        assert shapes == {name: checkpoint.shape(name) for name in names}, "stored shapes are not the model's"
         documents = self.documents()
         assert states(again.eval(), documents).equal(states(model, documents)), (
             "the exported model computes other states"

@@ -65,10 +65,10 @@ class OptimizerSuite(ComponentSuite):
     def test_descends_a_quadratic(self) -> None:
         """60 steps bring every weight closer to where the loss is least."""
         model = Weights()
-        before = {name: float((p - model.targets[name]).norm()) for name, p in model.named_parameters()}
+        before = {name: float((p.detach() - model.targets[name]).norm()) for name, p in model.named_parameters()}
         self.steps(model, self.built(model), 60)
         for name, parameter in model.named_parameters():
-            after = float((parameter - model.targets[name]).norm())
+            after = float((parameter.detach() - model.targets[name]).norm())
             assert after < 0.95 * before[name], f"{name} was {before[name]:.3f} away, after 60 steps {after:.3f}"
 
     def test_takes_every_parameter_once(self) -> None:

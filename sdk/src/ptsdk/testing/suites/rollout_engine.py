@@ -48,7 +48,7 @@ class RolloutEngineSuite(ComponentSuite):
             assert 1 <= len(one.tokens) <= PARAMS.max_new_tokens, f"{len(one.tokens)} tokens"
             assert len(one.tokens) == len(one.log_probs), "not a log-prob for each token"
             assert one.finish_reason in ("stop", "length"), f"finish_reason {one.finish_reason!r}"
-        assert self.drawn(prompts=()) == []
+        assert self.drawn(prompts=()) == [], "no prompts, yet it did not return an empty list"
 
     def test_draws_by_seed_and_place(self) -> None:
         """However prompts are batched, a completion is the same; equal prompts at other places draw for themselves."""

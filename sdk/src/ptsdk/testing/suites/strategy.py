@@ -59,8 +59,8 @@ class StrategySuite(ComponentSuite):
             assert (world.rank, world.size, world.is_main) == (0, 1, True), f"alone, it is {world}"
             values = torch.tensor([1.5, -2.0], dtype=torch.float64)
             assert strategy.all_reduce(values.clone()).equal(values), "the sum over one process is another"
-            assert strategy.broadcast({"a": 1}) == {"a": 1}
-            assert strategy.collect("x") == ["x"]
+            assert strategy.broadcast({"a": 1}) == {"a": 1}, "broadcast() gives back another value"
+            assert strategy.collect("x") == ["x"], "collect() of one process is not a list of its value"
             strategy.barrier()
 
     def test_gathers_what_it_loaded(self) -> None:
@@ -107,7 +107,7 @@ class StrategySuite(ComponentSuite):
         assert saved["state"].keys() == {name for name, _ in built(FAMILY).named_parameters()}, "not by parameter name"
         for name, entry in saved["state"].items():
             for key, value in entry.items():
-                assert torch.equal(torch.as_tensor(value), torch.as_tensor(again["state"][name][key])), f"{name}: {key}"
+                assert torch.equal(torch.as_tensor(value), torch.as_tensor(again["state"][name][key])), f"{name}: {key} is lost"
 
     def _step(self, model: CausalLM, owner: nn.Module) -> torch.optim.Optimizer:
         optimizer = torch.optim.AdamW(owner.parameters(), lr=1e-2)

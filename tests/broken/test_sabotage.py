@@ -31,7 +31,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     info = folder / f"{DIST.replace('-', '_')}-1.0.dist-info"
     info.mkdir()
-    requires = "Requires-Dist: ptsdk>=0.1\n"
+    requires = "Requires-Dist: ptsdk>=0.1\nRequires-Dist: ptsdk-kd\n"
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {DIST}\nVersion: 1.0\n{requires}")
     (info / "entry_points.txt").write_text("[ptsdk]\nsabotaged = tests.broken.sabotage.plugin\n")
     return folder

@@ -111,6 +111,7 @@ ALL: list[Sabotage] = [
         {"CompletionMean": "test_a_step_may_be_cut_anywhere", "Exploding": "test_is_finite_at_extremes"},
         objective="policy",
     ),
+    *_of("loss", "distillation", {"Underflowing": "test_is_finite_at_extremes"}, methods=("kd",)),
     *_of(
         "dataset",
         "datasets",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -72,6 +73,8 @@ class QuantizerSuite(ComponentSuite):
     def test_packs_row_by_row(self) -> None:
         """Row i of what a module holds is row i of the weight, so that a strategy can deal rows out."""
         model = self.prepared()
+        if not self.packing(model):
+            pytest.skip("it packs nothing: weights keep their form while they train")
         for name, module in self.packing(model).items():
             assert isinstance(module, nn.Module)
             held, rows = module.get_parameter("weight"), module.unpacked_shape("weight")[0]

@@ -107,7 +107,9 @@ class StrategySuite(ComponentSuite):
         assert saved["state"].keys() == {name for name, _ in built(FAMILY).named_parameters()}, "not by parameter name"
         for name, entry in saved["state"].items():
             for key, value in entry.items():
-                assert torch.equal(torch.as_tensor(value), torch.as_tensor(again["state"][name][key])), f"{name}: {key} is lost"
+                assert torch.equal(torch.as_tensor(value), torch.as_tensor(again["state"][name][key])), (
+                    f"{name}: {key} is lost"
+                )
 
     def _step(self, model: CausalLM, owner: nn.Module) -> torch.optim.Optimizer:
         optimizer = torch.optim.AdamW(owner.parameters(), lr=1e-2)

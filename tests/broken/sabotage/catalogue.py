@@ -49,7 +49,7 @@ ALL: list[Sabotage] = [
         "reward",
         "rewards",
         {
-            "Whole": "test_gives_a_number_for_each_completion",
+            "Speechless": "test_gives_a_number_for_each_completion",
             "Ranked": "test_judges_each_completion_by_itself",
             "Scribbling": "test_leaves_the_rows_alone",
         },

@@ -10,11 +10,11 @@ from ptsdk.contracts.reward import Reward
 Rows = Sequence[dict[str, Any]]
 
 
-class Whole(Reward):
-    """Whole numbers where floats are asked for."""
+class Speechless(Reward):
+    """No score for no words."""
 
-    def score(self, completions: Sequence[str], rows: Rows) -> list[float]:
-        return [len(text) for text in completions]
+    def score(self, completions: Sequence[str], rows: Rows) -> list[Any]:
+        return [float(len(text)) if text else None for text in completions]
 
 
 class Ranked(Reward):

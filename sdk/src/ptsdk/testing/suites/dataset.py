@@ -72,7 +72,13 @@ class DatasetSuite(ComponentSuite):
 
     def examples(self, data: Dataset) -> list[Example]:
         """Every row, encoded."""
-        return [data.encode(row, self.tokenizer) for row in data.rows(self.folder)]
+        try:
+            return [data.encode(row, self.tokenizer) for row in data.rows(self.folder)]
+        except BadRow as error:
+            hint = (
+                "" if self.rows or self.cls.example_rows else "; declare `example_rows` in it, or `rows` in the suite"
+            )
+            raise AssertionError(f"it refuses a row that it should read: {error}{hint}") from error
 
     def test_reads_the_same_every_time(self) -> None:
         """Rows, their order and their examples do not depend on anything but the file."""

@@ -91,6 +91,14 @@ def test_a_suite_without_a_component_says_so() -> None:
     assert all("set `component`" in message for message in outcome.failed.values()) and outcome.failed
 
 
+def test_pytest_that_gets_nowhere_is_no_success() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_file("raise KeyboardInterrupt")
+    for text in ("raise ValueError", "x = 1"):
+        (outcome,) = run_file(text)
+        assert outcome.failed, text
+
+
 def test_every_kind_has_a_suite() -> None:
     assert SUITES.keys() == KINDS.keys()
     for kind, (_, name) in SUITES.items():

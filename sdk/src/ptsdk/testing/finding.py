@@ -26,8 +26,14 @@ def suites_of(dist: str | None = None) -> dict[str, type[Suite]]:
         UserError: no plugin of that name is installed, or it is disabled.
     """
     registry = from_environment()
-    records = registry.plugins.records if dist is None else (installed(registry, dist),)
-    return {suite.__name__: suite for record in records for suite in _of(record)}
+    usable = [record for record in registry.plugins.records if record.status != "blocked"]
+    found: dict[str, type[Suite]] = {}
+    for record in usable if dist is None else [installed(registry, dist)]:
+        for suite in _of(record):
+            while suite.__name__ in found:  # "a-b" and "a_b" are one in camel case
+                suite.__name__ += "_"
+            found[suite.__name__] = suite
+    return found
 
 
 def installed(registry: Registry, dist: str) -> Record:

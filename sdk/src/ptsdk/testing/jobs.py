@@ -71,6 +71,7 @@ def job_values(
         "data": {"train": dataset, "max_length": 128},
         "method": method,
         "optimizer": {"use": "sgd", "lr": 0.1},
+        "strategy": {"use": "single", "device": "cpu"},
         "loggers": ["jsonl"],
         "train": {"steps": 4, "batch_size": 4, "micro_batch_size": 2, "seed": 1, "clip_grad_norm": None},
         "output_dir": str(folder / "run"),

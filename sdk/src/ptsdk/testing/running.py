@@ -74,7 +74,10 @@ def run_file(text: str, environment: Mapping[str, str] | None = None) -> tuple[O
     """Run a test file of that text by itself in this process; what its tests print is not shown.
 
     Returns:
-        What became of each suite in it.
+        What became of each suite in it; where pytest itself did not get to its end, a failure that says so.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
     """
     recorder = _Recorder()
     with tempfile.TemporaryDirectory(prefix="ptsdk-conform-") as folder, _undisturbed(environment or {}):
@@ -84,7 +87,11 @@ def run_file(text: str, environment: Mapping[str, str] | None = None) -> tuple[O
         file.write_text(text, encoding="utf-8")
         arguments = [str(file), "-c", str(root / "pytest.ini"), f"--rootdir={root}", f"--basetemp={root / 'tmp'}"]
         with contextlib.redirect_stdout(sys.stderr):
-            pytest.main([*arguments, *QUIET], plugins=[recorder])
+            code = int(pytest.main([*arguments, *QUIET], plugins=[recorder]))
+    if recorder.interrupted:
+        raise KeyboardInterrupt
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and "" not in recorder.outcomes:
+        recorder.outcomes[""] = Outcome("pytest", "", "", failed={"pytest": f"it ended with the exit code {code}"})
     return tuple(recorder.outcomes.values())
 
 
@@ -93,6 +100,10 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
+        self.interrupted = False
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        self.interrupted = excinfo.type is KeyboardInterrupt  # errors of collection are a subclass of it
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:

@@ -201,6 +201,13 @@ ALL: list[Sabotage] = [
         },
         **FOLDER,
     ),
+    *_of(
+        "checkpoint-format",
+        "formats",
+        {"LosesOne": "test_what_is_written_is_read"},
+        supports=frozenset({"write"}),
+        **FOLDER,
+    ),
     *_of("checkpoint-format", "formats", {"NoSuffix": "test_declares_suffixes"}),
     *_of(
         "method",

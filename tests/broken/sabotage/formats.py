@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from ptsdk.builtin.formats import Safetensors, SafetensorsFolder
 from ptsdk.errors import UserError
@@ -41,3 +44,8 @@ class Hushing(Safetensors):
 
 class NoSuffix(Safetensors):
     pass
+
+
+class LosesOne(Safetensors):
+    def write(self, path: Path, tensors: Mapping[str, Tensor], *rest: Any) -> None:
+        super().write(path, {name: tensors[name] for name in list(tensors)[1:]}, *rest)

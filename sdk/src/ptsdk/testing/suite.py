@@ -11,6 +11,8 @@ import pytest
 
 from ptsdk.contracts.component import Component, record
 from ptsdk.job.resolve import Resolver
+from ptsdk.job.source import dotted
+from ptsdk.job.wording import Faults
 from ptsdk.plugins import Entry
 from ptsdk.registry import Registry
 from ptsdk.testing.seen import closure, from_environment, isolated
@@ -114,11 +116,12 @@ class Suite:
         """
         try:
             return self.resolver(self.kind, self.written(**options))
-        except ValueError as error:
+        except Faults as error:
             if options:
                 raise
+            told = "; ".join(f"{dotted(fault.keys)}: {fault.message}" for fault in error.faults)
             raise AssertionError(
-                f"{self.component} cannot be made of {self.written()}: {error}. Say in the suite's `options` what it "
+                f"{self.component} cannot be made of {self.written()}: {told}. Say in the suite's `options` what it "
                 f"needs, or give those options an example: Field(examples=[...])"
             ) from error
 

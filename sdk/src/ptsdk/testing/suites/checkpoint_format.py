@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
+from torch import Tensor
 
 from ptsdk.contracts.checkpoint import Checkpoint, CheckpointFormat
 from ptsdk.errors import UserError
@@ -21,8 +23,20 @@ class CheckpointFormatSuite(ComponentSuite):
 
     def sample(self, folder: Path) -> Path | None:
         """A sound checkpoint in this format, written below ``folder``; None where there is none."""
-        path = tiny_checkpoint(folder / "sample").path
-        return path if self.format.matches(path) else None
+        source = tiny_checkpoint(folder / "source")
+        return source.path if self.format.matches(source.path) else self.in_the_format(source)
+
+    def in_the_format(self, source: Checkpoint) -> Path | None:
+        """``source`` in this format; None where its spec does not support ``write``, or it cannot hold the model."""
+        if "write" not in self.spec.supports:
+            return None
+        path = self.folder / f"written{self.spec.suffixes[0]}"
+        tensors = {name: source.tensor(name) for name in source.names()}
+        try:
+            self.format.write(path, tensors, source.config, source.tokenizer(), {})
+        except UserError:
+            return None
+        return path
 
     @property
     def format(self) -> CheckpointFormat:
@@ -69,6 +83,20 @@ class CheckpointFormatSuite(ComponentSuite):
             )
             assert tensor.device.type == "cpu" and tensor.is_floating_point(), f"{name} is {tensor.dtype} elsewhere"
 
+    def test_what_is_written_is_read(self) -> None:
+        """Where its spec supports ``write``: the same names, values and architecture, as one of its own."""
+        source = tiny_checkpoint(self.folder / "source")
+        path = self.in_the_format(source)
+        if path is None:
+            pytest.skip("it does not write, or not core's small model")
+        tensors = {name: source.tensor(name) for name in source.names()}
+        assert self.format.matches(path), "it does not know what it wrote"
+        again = self.format.open(path)
+        assert set(again.names()) == set(tensors), f"names differ: {sorted(set(again.names()) ^ set(tensors))[:5]}"
+        lost = [name for name, tensor in tensors.items() if not close(again.tensor(name), tensor)]
+        assert not lost, f"{', '.join(lost[:5])} came back with other values"
+        assert again.config["architectures"] == source.config["architectures"], "it is of another architecture now"
+
     def test_damage_is_told(self) -> None:
         """A file cut in half is a UserError at the latest when its tensors are asked for."""
         path = self.given()
@@ -79,3 +107,8 @@ class CheckpointFormatSuite(ComponentSuite):
             checkpoint = self.format.open(path)
             for name in checkpoint.names():
                 checkpoint.tensor(name)
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    """Equal but for what a format that stores fewer bits rounds away."""
+    return bool(torch.allclose(a.float(), b.float(), rtol=1e-2, atol=1e-3))

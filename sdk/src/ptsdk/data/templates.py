@@ -16,9 +16,9 @@ import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ptsdk.data.example import BadRow
+from ptsdk.data.sandbox import BoundedEnvironment
 from ptsdk.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +28,18 @@ Message = Mapping[str, Any]
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """The keys a message's reasoning goes by; templates read the first, or the second."""
+FAILURES = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a template may raise that does not fit the conversation, or is wrong in itself; RecursionError is
+a RuntimeError."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +106,12 @@ def render(
     }
     environment, compiled = _compile(template)
     try:
-        with environment.tracking(written, spans):
+        with environment.counting(), environment.tracking(written, spans):
             for block in compiled.generate(context):
+                environment.add(len(block))
                 written.append(block)
-    except (jinja2.TemplateError, TypeError, KeyError, ValueError, AttributeError) as error:
-        raise BadRow(f"the chat template refuses this conversation: {error}") from error
+    except FAILURES as error:
+        raise BadRow(f"the chat template refuses this conversation: {_why(error)}") from error
     return Rendered("".join(written), tuple(spans) if GENERATION.search(template) else None)
 
 
@@ -109,13 +122,13 @@ def _with_reasoning(message: Message) -> dict[str, Any]:
     return kept if reasoning is None else {"thinking": reasoning, **kept, "reasoning_content": reasoning}
 
 
-class _Environment(ImmutableSandboxedEnvironment):
+class _Environment(BoundedEnvironment):
     """The sandbox of one template; notes where its ``{% generation %}`` blocks land."""
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         self._local = threading.local()
-        self.filters["tojson"] = _to_json
+        self.filters["tojson"] = self.bounded("tojson", _to_json)
         self.globals["raise_exception"] = _raise
         self.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         self.globals["dict"] = _Dict()
@@ -186,6 +199,10 @@ def _check_name(name: object) -> None:
         raise jinja2.exceptions.SecurityError(f"a chat template cannot store {name!r} in a namespace")
 
 
+def _why(error: BaseException) -> str:
+    return "it calls itself without end" if isinstance(error, RecursionError) else str(error) or type(error).__name__
+
+
 def _raise(message: str) -> None:
     raise jinja2.TemplateError(message)
 
@@ -208,3 +225,5 @@ def _compile(template: str) -> tuple[_Environment, jinja2.Template]:
         return environment, environment.from_string(template)
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"the chat template is not valid Jinja (line {error.lineno}): {error.message}") from error
+    except (RecursionError, MemoryError, SyntaxError) as error:  # of Python's compiler
+        raise UserError("the chat template is nested too deep to be compiled") from error

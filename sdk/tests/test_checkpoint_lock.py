@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from ptsdk.checkpoint.environment import installed_dists, model_fingerprint, record_digest, source_digest
-from ptsdk.checkpoint.lock import lock_differences, lock_notes, make_lock, redact, schedule_unchanged
+from ptsdk.checkpoint.lock import lock_differences, lock_notes, make_lock, schedule_unchanged
 from ptsdk.contracts.schedule import Schedule
 from ptsdk.contracts.strategy import World
 from ptsdk.plugins import Entry
+from ptsdk.redaction import redact
 from ptsdk.specs import Spec
 
 RESOLVED: dict[str, Any] = {

@@ -169,12 +169,12 @@ def test_every_row_is_counted_once():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "data set Rows has no rows"),
+        ([], "Rows:1: the data set has no rows"),
         (
             [pair("ab", "")],
-            r"none of the 1 rows of data set Rows can be used: 1 no supervised tokens \(first a.jsonl:1\)",
+            r"Rows:1: none of the 1 rows of the data set can be used: 1 no supervised tokens \(first a.jsonl:1\)",
         ),
-        ([{}], "none of the 1 rows of data set Rows can be used: 1 malformed"),
+        ([{}], "none of the 1 rows of the data set can be used: 1 malformed"),
     ],
 )
 def test_a_data_set_that_gives_nothing_is_refused(rows, message):

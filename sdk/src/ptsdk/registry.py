@@ -22,14 +22,23 @@ __all__ = ["Entry", "Registry", "kind_named", "missing_requirements"]
 
 class Registry:
     """The components of the loaded plugins, found by kind and name. Nothing is imported before
-    ``load``, and no plugin takes precedence over another."""
+    ``load``, and no plugin takes precedence over another.
 
-    def __init__(self, plugins: Plugins) -> None:
-        self.plugins = plugins
+    Args:
+        plugins: from ``scan``.
+        local_code: whether a job may name a class in a file of its own.
+    """
+
+    def __init__(self, plugins: Plugins, *, local_code: bool = True) -> None:
+        self.plugins, self.local_code = plugins, local_code
         self._entries: dict[str, list[Entry]] = {kind: [] for kind in KINDS}
         for record in plugins.records:
             for entry in record.components:
                 self._entries[entry.kind].append(entry)
+
+    def without_local_code(self) -> Registry:
+        """The same components, for a job whose files are not trusted."""
+        return Registry(self.plugins, local_code=False)
 
     def entries(self, kind: str) -> list[Entry]:
         """Every component of a kind, core's first, then by dist in the order it declared them.
@@ -125,8 +134,12 @@ class Registry:
         A class without a base is made a component of the kind, its annotated attributes the options.
 
         Raises:
-            UserError: no such file or class, it does not import, or it is not of the kind.
+            UserError: local code is forbidden; no such file or class, it does not import, or it is not of
+                the kind.
         """
+        if not self.local_code:
+            hint = "leave --no-local-code out if you trust the job and this file"
+            raise UserError(Problem(f"{reference} is local code, which --no-local-code forbids", hint))
         found, digest, path = import_file(reference, base)
         if is_plain(found, kind):
             found = mixed_in(found, kind)

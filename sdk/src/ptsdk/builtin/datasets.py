@@ -24,7 +24,9 @@ from ptsdk.errors import UserError
 class FileDataset(Dataset):
     """Rows of data files. A subclass says what example a row makes."""
 
-    path: str = Field(description="a file, folder, glob or URL: JSONL, JSON, CSV, Parquet, hf://datasets/org/name")
+    path: str = Field(
+        min_length=1, description="a file, folder, glob or URL: JSONL, JSON, CSV, Parquet, hf://datasets/org/name"
+    )
     columns: dict[str, str] = Field(default_factory=dict, description="column expected -> column of the file")
     split: str | None = Field(None, description="split of an hf:// data set; train by default")
     limit: int | None = Field(None, gt=0, lt=2**63, description="read only so many rows, the first ones")

@@ -133,6 +133,8 @@ def read_object(path: Path) -> dict[str, Any]:
         raise UserError(Problem(f"not JSON: {error.msg}", file=str(path), line=error.lineno)) from error
     except UnicodeDecodeError as error:
         raise UserError(Problem(f"not UTF-8: {error.reason}", file=str(path))) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or nesting without end
+        raise UserError(Problem(f"cannot be read: {error}", file=str(path))) from error
     if not isinstance(value, dict):
         raise UserError(Problem("expected a JSON object", file=str(path)))
     return value

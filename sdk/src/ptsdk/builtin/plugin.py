@@ -145,6 +145,7 @@ def ptsdk_commands() -> list[Spec]:
         Spec("doctor", "ptsdk.cli.doctor:doctor", "What is wrong with this environment, and the fix"),
         Spec("conform", "ptsdk.cli.conform:conform", "Run the conformance suites over what a plugin contributes"),
         Spec("data", "ptsdk.cli.data:data", "The rows of a job as the model sees them"),
+        Spec("diff", "ptsdk.cli.diff:diff", "Why two runs differ, and where their losses part"),
         Spec("generate", "ptsdk.cli.generate:generate", "Text from a model"),
         Spec("export", "ptsdk.cli.export:export", "A trained model for other programs, adapters merged or not"),
     ]

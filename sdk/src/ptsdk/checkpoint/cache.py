@@ -17,6 +17,15 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "ptsdk"
 
 
+def downloaded(path: Path) -> Path | None:
+    """The folder of downloads that ``path`` lies in: this cache, or the hub's. None anywhere else."""
+    from huggingface_hub import constants
+
+    resolved = path.expanduser().resolve()
+    folders = (cache_dir(), Path(constants.HF_HOME), Path(constants.HF_HUB_CACHE))
+    return next((folder for folder in folders if resolved.is_relative_to(folder.resolve())), None)
+
+
 def verified(path: Path, sha256: str) -> bool:
     """Whether the file has this SHA-256.
 

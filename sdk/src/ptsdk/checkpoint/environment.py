@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
+import re
+from collections.abc import Iterable
 from importlib import metadata, util
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ptsdk.checkpoint.files import sha256_file
@@ -23,6 +27,35 @@ def installed_dists() -> dict[str, dict[str, str | None]]:
             entry = {"version": dist.version, "record": record_digest(dist)}
             found.setdefault(canonicalize_name(name), entry)  # the first on the path is the one imported
     return dict(sorted(found.items()))
+
+
+def required_dists(names: Iterable[str]) -> set[str]:
+    """``names`` and everything that they require here, however indirectly; extras do not count."""
+    found: set[str] = set()
+    left = [canonicalize_name(name) for name in names]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += [canonicalize_name(required) for required in _requirements(name)]
+    return found
+
+
+def _requirements(name: str) -> list[str]:
+    try:
+        texts = metadata.distribution(name).requires or ()
+    except metadata.PackageNotFoundError:
+        return []
+    wanted = [Requirement(text) for text in texts]
+    return [r.name for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
+
+
+def processor() -> str:
+    """The model of the CPU as the system names it."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(encoding="utf-8") if info.is_file() else ""
+    named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return named[1] if named else platform.processor() or platform.machine()
 
 
 def record_digest(dist: metadata.Distribution) -> str | None:

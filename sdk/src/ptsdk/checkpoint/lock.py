@@ -21,14 +21,15 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ptsdk.checkpoint.environment import installed_dists, source_digest
+from ptsdk.checkpoint.environment import installed_dists, processor, source_digest
 from ptsdk.contracts.schedule import Schedule
 from ptsdk.contracts.strategy import World
 from ptsdk.contracts.tokenizer import Tokenizer
+from ptsdk.redaction import environment_secrets, redact
 
 if TYPE_CHECKING:
     from ptsdk.registry import Entry
@@ -45,13 +46,6 @@ OF_ONE_PROCESS = re.compile(r"environment\.|job\.(output_dir|loggers)(\.|$)")
 else may, ``REGROUPED`` and ``save_every`` included: they would wait for each other for ever."""
 FINGERPRINTED = {"data": r"job\.data\.train(\.\d+)?\.path$", "model": r"job\.model\.path$"}
 """Paths that may change because the content they lead to is fingerprinted."""
-SECRET_KEY = re.compile(
-    r"(^|_)(password|passwd|secret|api_?key|(access|auth|api|hf|bearer|refresh|secret)_?(token|key)|credentials?)$|^token$",
-    re.IGNORECASE,
-)
-CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-HIDDEN = "***"
-WHOLE = 6
 
 
 class LockedJob(Protocol):
@@ -81,7 +75,7 @@ def what_runs(job: LockedJob, resolved: Mapping[str, Any]) -> dict[str, Any]:
     modules = {entry.spec.target.partition(".")[0].partition(":")[0] for entry in entries}
     return {
         "format": FORMAT,
-        "job": redact(resolved, {secret for secret in job.secrets if secret}),
+        "job": redact(resolved, {secret for secret in job.secrets if secret} | environment_secrets()),
         "files": dict(job.local_files),
         "used": used,
         "sources": {module: source_digest(module) for module in sorted({"ptsdk", *modules})},
@@ -136,15 +130,15 @@ def lock_differences(old: Mapping[str, Any], new: Mapping[str, Any], *, steps_ma
         steps_may_change: whether the length of the run may differ (see ``schedule_unchanged``).
     """
     return [
-        _worded(path, before, now)
-        for path, before, now in _compared(old, new)
+        worded(path, before, now)
+        for path, before, now in compared(old, new)
         if not (FREE.match(path) or REGROUPED.match(path) or (steps_may_change and LENGTH.match(path)))
     ]
 
 
 def lock_notes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs and may change results by rounding: to be shown, not refused."""
-    return [_worded(*difference) for difference in _compared(old, new) if REGROUPED.match(difference[0])]
+    return [worded(*difference) for difference in compared(old, new) if REGROUPED.match(difference[0])]
 
 
 def process_differences(main: Mapping[str, Any], other: Mapping[str, Any], rank: int) -> list[str]:
@@ -156,7 +150,7 @@ def process_differences(main: Mapping[str, Any], other: Mapping[str, Any], rank:
     """
     ours = re.compile("|".join([OF_ONE_PROCESS.pattern, *FINGERPRINTED.values()]))  # contents are compared
     return [
-        _worded(path, here, there, ("in process 0", f"in process {rank}"))
+        worded(path, here, there, ("in process 0", f"in process {rank}"))
         for path, here, there in _walk("", _relevant(main, other), _relevant(other, main))
         if not ours.match(path)
     ]
@@ -168,50 +162,41 @@ def schedule_unchanged(schedule: Schedule, done: int, old_total: int, new_total:
     return all(schedule.factor(step, old_total) == schedule.factor(step, new_total) for step in range(done))
 
 
-def redact(value: Any, secrets: set[str]) -> Any:
-    """``value`` without ``secrets``, without credentials in URLs, and without what secret keys hold.
+def compared(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, packages: Collection[str] | None = None
+) -> list[tuple[str, Any, Any]]:
+    """(path, before, now) of everything that differs between the parts of two locks that matter.
 
-    A secret shorter than ``WHOLE`` characters is hidden only where it is the whole of a string.
+    Args:
+        old: a lock.
+        new: another.
+        packages: those whose versions matter; by default the ones that provide the components, and torch.
     """
-    if isinstance(value, Mapping):
-        return {
-            key: HIDDEN if isinstance(item, str) and SECRET_KEY.search(str(key)) else redact(item, secrets)
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [redact(item, secrets) for item in value]
-    if isinstance(value, str):
-        if value in secrets:
-            return HIDDEN
-        for secret in sorted((s for s in secrets if len(s) >= WHOLE), key=len, reverse=True):
-            value = value.replace(secret, HIDDEN)
-        return CREDENTIALS.sub(HIDDEN, value)
-    return value
-
-
-def _compared(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(path, before, now) of everything that differs between the parts of two locks that matter."""
     same = [pattern for part, pattern in FINGERPRINTED.items() if old.get(part) and old.get(part) == new.get(part)]
     ignored = re.compile("|".join(same)) if same else None
     return [
         (path, before, now)
-        for path, before, now in _walk("", _relevant(old, new), _relevant(new, old))
+        for path, before, now in _walk("", _relevant(old, new, packages), _relevant(new, old, packages))
         if not (ignored and ignored.match(path))
     ]
 
 
-def _worded(path: str, before: Any, now: Any, when: tuple[str, str] = ("then", "now")) -> str:
+def worded(path: str, before: Any, now: Any, when: tuple[str, str] = ("then", "now")) -> str:
+    """One difference in a line."""
     return f"{path.removeprefix('job.')}: {_short(before)} {when[0]}, {_short(now)} {when[1]}"
 
 
-def _relevant(lock: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def _relevant(
+    lock: Mapping[str, Any], other: Mapping[str, Any], packages: Collection[str] | None = None
+) -> dict[str, Any]:
     """A lock without the packages that neither run uses, and without what the job says already."""
-    used = {*lock.get("used", ()), *other.get("used", ()), "torch"}
+    used = packages if packages is not None else {*lock.get("used", ()), *other.get("used", ()), "torch"}
     dists = {name: dist for name, dist in lock.get("dists", {}).items() if name in used}
-    return {**{key: value for key, value in lock.items() if key not in ("used", "seed")}, "dists": dists}
+    return {**{key: value for key, value in lock.items() if key not in ("used", "seed", "base")}, "dists": dists}
 
 
-_ABSENT = object()
+ABSENT = object()
+"""What one of two locks does not have."""
 
 
 def _walk(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -220,13 +205,13 @@ def _walk(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
         old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in {**old, **new}:
-            yield from _walk(f"{path}.{key}" if path else str(key), old.get(key, _ABSENT), new.get(key, _ABSENT))
+            yield from _walk(f"{path}.{key}" if path else str(key), old.get(key, ABSENT), new.get(key, ABSENT))
     elif old != new:
         yield path, old, new
 
 
 def _short(value: Any) -> str:
-    if value is _ABSENT:
+    if value is ABSENT:
         return "absent"
     text = str(value)
     if re.fullmatch(r"[0-9a-f]{64}", text):
@@ -246,7 +231,10 @@ def _environment(world: World) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if on_cuda else None,  # type: ignore[no-untyped-call]
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(world.device) if on_cuda else world.device.type,
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
         "world_size": world.size,
     }

@@ -54,7 +54,7 @@ def read_header(path: Path) -> Header:
         metadata = fields.pop("__metadata__", None) or {}
         entries = {name: Entry(field["dtype"], tuple(field["shape"])) for name, field in fields.items()}
         end = max((field["data_offsets"][1] for field in fields.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _malformed(path, f"its header is not what the format demands ({error!r})") from error
     if actual != 8 + length + end:
         raise _malformed(path, f"expected {8 + length + end} bytes, but the file has {actual} bytes")

@@ -7,25 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ptsdk.cli.options import job_options
 from ptsdk.cli.output import print_json
 from ptsdk.errors import UserError
 
 if TYPE_CHECKING:
     from ptsdk.cli.main import CliContext
-    from ptsdk.registry import Registry
 
 
 @click.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, of a faulty job too.")
+@job_options
 @click.pass_context
 def check(ctx: click.Context, job: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Find every fault of the file JOB, with OVERRIDES (key.path=value, ~key.path) applied, without
     running it or writing anything. Exit code 2 when there is one."""
     context: CliContext = ctx.obj
     try:
-        resolved = resolve(job, overrides, context.registry)
+        resolved = resolve(context, job, overrides)
     except UserError as error:
         if not as_json:
             raise
@@ -37,17 +38,16 @@ def check(ctx: click.Context, job: Path, overrides: tuple[str, ...], as_json: bo
         _print(job, resolved)
 
 
-def resolve(path: Path, overrides: tuple[str, ...], registry: Registry) -> dict[str, Any]:
+def resolve(context: CliContext, path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
     """The job of a file in full, secrets hidden.
 
     Raises:
         UserError: every fault.
     """
-    from ptsdk.checkpoint.lock import redact
-    from ptsdk.job import load_job
+    from ptsdk.redaction import environment_secrets, redact
 
-    job = load_job(path, overrides, registry)
-    hidden: dict[str, Any] = redact(job.resolved(), set(job.secrets))
+    job = context.load_job(path, overrides)
+    hidden: dict[str, Any] = redact(job.resolved(), {*job.secrets, *environment_secrets()})
     return hidden
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ptsdk.cli.options import job_options
 from ptsdk.cli.output import print_json, table
 from ptsdk.errors import Problem, UserError
 
@@ -36,15 +37,15 @@ if TYPE_CHECKING:
     help="Which of the job's data sets to show.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@job_options
 @click.pass_obj
 def data(context: CliContext, job: Path, overrides: tuple[str, ...], rows: int, split: str, as_json: bool) -> None:
     """Show the rows of the file JOB as the model sees them, and what becomes of all of them.
 
     Tokens that carry loss are green; where there is no terminal they stand in [[ ]]."""
-    from ptsdk.job import load_job
-
-    loaded = load_job(job, overrides, context.registry)
-    tokenizer, encoded = read(loaded, split, context.registry)
+    loaded = context.load_job(job, overrides)
+    with loaded.placing():
+        tokenizer, encoded = read(loaded, split, context.registry)
     report = with_packing(encoded, loaded)
     shown = range(min(rows, len(encoded.store)))
     if as_json:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,7 +19,11 @@ import ptsdk
 from ptsdk.cli.processes import rank, should_warn, wait_for_the_cause
 from ptsdk.errors import PtsdkError
 from ptsdk.plugins import DiscoveryOptions, Plugins, scan
+from ptsdk.redaction import environment_secrets, hide
 from ptsdk.registry import Registry
+
+if TYPE_CHECKING:
+    from ptsdk.job import Job
 
 SUMMARY = "Post-training of large language models, assembled from plugins."
 
@@ -31,6 +37,16 @@ class CliContext:
     debug: bool = False
     arguments: tuple[str, ...] = ()
     """The whole command line, for a verb that starts other processes of itself."""
+    secrets: set[str] = field(default_factory=environment_secrets)
+    """What no message may hold; grows with the jobs that are loaded."""
+
+    def load_job(self, path: Path, overrides: Sequence[str], *, locked: bool = False) -> Job:
+        """The job of a file, or of a lock.json; what it has from the environment will not be shown."""
+        from ptsdk.job import load_job, load_locked
+
+        job = (load_locked if locked else load_job)(path, overrides, self.registry)
+        self.secrets.update(job.secrets)
+        return job
 
 
 class Verbs(click.Group):
@@ -66,20 +82,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     given = _given(arguments)
+    secrets = environment_secrets()
     try:
-        return _run(arguments, given)
+        return _run(arguments, given, secrets)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except click.Abort:  # what click makes of ctrl-c
-        return _report("interrupted", 130, given.debug)
+        return _report("interrupted", 130, given.debug, secrets)
     except PtsdkError as error:
         wait_for_the_cause(certain=True)
-        return _report(str(error), error.exit_code, given.debug)
+        return _report(str(error), error.exit_code, given.debug, secrets)
     except Exception as error:  # noqa: BLE001  a person gets one line, whatever went wrong
         wait_for_the_cause(certain=False)
         text = " ".join(f"internal error: {type(error).__name__}: {error}".split())
-        return _report(text if given.debug else f"{text}\n    run with --debug for the traceback", 1, given.debug)
+        text = text if given.debug else f"{text}\n    run with --debug for the traceback"
+        return _report(text, 1, given.debug, secrets)
 
 
 @dataclass(frozen=True)
@@ -90,13 +108,13 @@ class _Given:
     debug: bool
 
 
-def _run(arguments: list[str], given: _Given) -> int:
+def _run(arguments: list[str], given: _Given, secrets: set[str]) -> int:
     plugins = scan(given.options)
     if should_warn():
         for warning in plugins.warnings():
             click.echo(f"ptsdk: {warning}", err=True)
     registry = Registry(plugins)
-    context = CliContext(plugins, registry, given.debug, tuple(arguments))
+    context = CliContext(plugins, registry, given.debug, tuple(arguments), secrets)
     result = Verbs(registry).main(arguments, prog_name="ptsdk", standalone_mode=False, obj=context)
     return result if isinstance(result, int) else 0
 
@@ -140,10 +158,10 @@ def _no_work(**options: object) -> None:
     """The global options have acted already."""
 
 
-def _report(text: str, code: int, debug: bool) -> int:
-    """The error on stderr; with ``--debug`` the traceback of the one being handled before it."""
+def _report(text: str, code: int, debug: bool, secrets: Collection[str]) -> int:
+    """The error on stderr, without secrets; with ``--debug`` the traceback of the one being handled before it."""
     if debug:
-        traceback.print_exc()
+        click.echo(hide(traceback.format_exc(), secrets), err=True, nl=False)
     who = f"process {rank()}: " if rank() else ""
-    click.echo(f"ptsdk: {who}{text}", err=True)
+    click.echo(f"ptsdk: {who}{hide(text, secrets)}", err=True)
     return code

@@ -9,38 +9,56 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ptsdk.cli.options import job_options
+
 if TYPE_CHECKING:
     from ptsdk.cli.main import CliContext
 
 
 @click.command()
-@click.argument("job", type=click.Path(path_type=Path))
+@click.argument("job", type=click.Path(path_type=Path), required=False)
 @click.argument("overrides", nargs=-1)
 @click.option("--resume", is_flag=True, help="Continue from the newest intact checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Discard what an earlier run left in output_dir.")
+@click.option(
+    "--locked",
+    type=click.Path(path_type=Path),
+    metavar="LOCK",
+    help="Refuse whatever would not repeat the run of this lock.json to the bit; its job is the default JOB.",
+)
 @click.option("--nproc", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
-@click.pass_obj
+@job_options
+@click.pass_context
 def run(
-    context: CliContext,
-    job: Path,
+    ctx: click.Context,
+    job: Path | None,
     overrides: tuple[str, ...],
     resume: bool,
     overwrite: bool,
+    locked: Path | None,
     nproc: int,
     as_json: bool,
 ) -> None:
     """Train what the file JOB says. OVERRIDES change it: optimizer.lr=1e-5 ~callbacks."""
+    context: CliContext = ctx.obj
     if nproc > 1 and "WORLD_SIZE" not in os.environ:
-        click.get_current_context().exit(start_processes(context, nproc))
+        ctx.exit(start_processes(context, nproc))
 
+    from ptsdk.checkpoint.reproduction import read_lock
     from ptsdk.cli.output import print_json
     from ptsdk.cli.processes import rank
-    from ptsdk.job import load_job
     from ptsdk.train.launch import run_job
 
-    loaded = load_job(job, overrides, context.registry)
-    result = run_job(loaded, context.registry, resume=resume, overwrite=overwrite)
+    if locked and job and not job.exists() and (str(job).startswith("~") or "=" in str(job)):
+        job, overrides = None, (str(job), *overrides)  # the job is the lock's, this an override of it
+    source = job or locked
+    if source is None:
+        raise click.UsageError("Missing argument 'JOB'.")
+    loaded = context.load_job(source, overrides, locked=job is None)
+    lock = read_lock(locked) if locked else None
+    with loaded.placing():
+        result = run_job(loaded, context.registry, resume=resume, overwrite=overwrite, locked=lock)
     if rank() > 0:
         return
     if as_json:

@@ -198,9 +198,22 @@ def _message(item: Any, name: str) -> Message:
     role = message.get("role")
     if role not in ROLES:
         raise BadRow(f"`{name}.role` is {role!r}; known are {', '.join(ROLES)}")
+    _check_calls(message.get("tool_calls"), f"{name}.tool_calls")
     if message.get("content") is None and message.get("tool_calls"):
         return {**message, "role": role}  # as transformers does: templates ask whether there is content
     return {**message, "role": role, "content": _content(message, name)}
+
+
+def _check_calls(value: Any, name: str) -> None:
+    """OpenAI's ``{type, function: {name, arguments}}``, or what is in ``function`` alone."""
+    if value is None:
+        return
+    if not isinstance(value, list):
+        raise BadRow(f"`{name}` must be a list, found {_kind(value)}")
+    for i, call in enumerate(value):
+        function = call.get("function", call) if isinstance(call, Mapping) else call
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise BadRow(f"`{name}[{i}]` must be a mapping with a `name`, perhaps under `function`")
 
 
 def _content(message: Mapping[str, Any], name: str) -> str | list[Any]:
@@ -260,8 +273,8 @@ def tools_of(values: Mapping[str, Any]) -> list[Any] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise BadRow(f"`tools` is not JSON: {error.msg}") from error
+        except (ValueError, RecursionError) as error:
+            raise BadRow(f"`tools` is not JSON: {error}") from error
     if not isinstance(value, list):
         raise BadRow(f"`tools` must be a list, found {_kind(value)}")
     return value or None
@@ -273,7 +286,7 @@ def _decoded(value: Any) -> Any:
         return value
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # beyond what Python reads: digits, depth
         return value
 
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from ptsdk.errors import UserError
+from ptsdk.errors import Problem, UserError
 
 Int64 = NDArray[np.int64]
 
@@ -73,11 +73,9 @@ def quotas(sizes: Sequence[int], weights: Sequence[float | None]) -> list[int]:
     for d in by_remainder[: sum(sizes) - sum(quota)]:
         quota[d] += 1
     if 0 in quota:
-        raise UserError(
-            f"data set number {quota.index(0) + 1} would never be seen: its weight is less than one example in "
-            f"{sum(sizes)}",
-            hint="raise its weight, or leave the set out",
-        )
+        unseen = quota.index(0)
+        message = f"data set number {unseen + 1} would never be seen: its weight is below one example in {sum(sizes)}"
+        raise UserError(Problem(message, "raise it, or leave the set out", path=f"data.train.{unseen}.weight"))
     return quota
 
 

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from ptsdk.data.mixing import PACKS, epoch_examples, permutation, quotas
 from ptsdk.data.packing import pack
+from ptsdk.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from ptsdk.contracts.run import Progress
 
 Int64 = NDArray[np.int64]
+MOST_PASSES = 1000
+"""Passes over the data that one step may take."""
 Share = list[list[int]]
 """The micro-batches of one process in one step, each a list of example indices."""
 
@@ -67,7 +70,8 @@ class SamplePlan:
     Raises:
         ValueError: no examples, neither or both of ``steps`` and ``epochs``, or an example that is
             longer than a pack.
-        UserError: weights under which a data set is never seen.
+        UserError: weights under which a data set is never seen; a batch of more than ``MOST_PASSES``
+            passes over the data.
     """
 
     def __init__(
@@ -99,10 +103,24 @@ class SamplePlan:
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.rank, self.world_size = rank, world_size
         self._latest: tuple[int, Epoch] | None = None
+        self._refuse_endless_steps()
         self._counts: dict[int, int] = {}
         self._end: tuple[float, int] = (math.inf, 0) if epochs is None else self._cursor_after(epochs)
         self.total_steps = steps if steps is not None else -(-self._items_before(*self._end) // batch_size)
         """Optimizer steps of the whole run."""
+
+    def _refuse_endless_steps(self) -> None:
+        """A step reads its items before it trains: with a mistyped batch size it would read for ever."""
+        passes = self.batch_size / len(self.lengths)
+        if passes > MOST_PASSES:
+            raise UserError(
+                Problem(
+                    f"a step of {self.batch_size} sequences would read all {len(self.lengths)} examples "
+                    f"{passes:.0f} times; {MOST_PASSES} is the most",
+                    "lower it; beyond the number of examples a larger batch only repeats them",
+                    path="train.batch_size",
+                )
+            )
 
     def items(self, epoch: int) -> list[tuple[int, ...]]:
         """Every item of an epoch: one example index, or those of a pack."""
@@ -183,6 +201,8 @@ class SamplePlan:
         return (whole + 1, 0) if part and items == self._size(whole) else (whole, items)
 
     def _items_before(self, epoch: float, offset: int) -> int:
+        if not (self.packing and self.weighted):
+            return int(epoch) * self._size(0) + offset
         return sum(self._size(e) for e in range(int(epoch))) + offset
 
 

@@ -229,7 +229,7 @@ def _unusable(dataset: Dataset, part: Encoded) -> Problem | None:
         return None
     name = getattr(dataset, "path", None) or type(dataset).__name__
     if not part.tally.rows:
-        return Problem(f"data set {name} has no rows", "add rows, or leave it out of the job")
+        return Problem("the data set has no rows", "add rows, or leave it out of the job", name)
     reasons = "; ".join(f"{c.count} {reason} (first {c.places[0]})" for reason, c in part.tally.dropped.items())
     hint = "`ptsdk data JOB` shows rows as the model sees them" if UNSUPERVISED in part.tally.dropped else ""
-    return Problem(f"none of the {part.tally.rows} rows of data set {name} can be used: {reasons}", hint)
+    return Problem(f"none of the {part.tally.rows} rows of the data set can be used: {reasons}", hint, name)

@@ -32,6 +32,8 @@ def read_json(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         problem = Problem(f"not JSON: {error.msg}", "fetch the file again", str(path), error.lineno)
         raise UserError(problem) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or nesting without end
+        raise UserError(Problem(f"cannot be read: {error}", "fetch the file again", str(path))) from error
     if not isinstance(values, dict):
         raise UserError(Problem(f"expected a JSON object, found {type(values).__name__}", file=str(path)))
     return values

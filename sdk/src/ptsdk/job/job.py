@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,7 @@ from ptsdk.contracts.quantizer import Quantizer
 from ptsdk.contracts.schedule import Schedule
 from ptsdk.contracts.strategy import Strategy
 from ptsdk.contracts.tokenizer import TokenizerSource
+from ptsdk.errors import Problem, UserError
 from ptsdk.job.sections import DataSection, OneOrMany, Section, TrainSection
 from ptsdk.job.wording import Fault, Faults
 from ptsdk.plugins import Entry
@@ -65,6 +67,7 @@ class Origin:
         entries: the component behind each path of the job (``data.train.0``).
         local_files: SHA-256 of each ``./file.py:Class`` that was loaded.
         secrets: values that came from the environment, and the variable of each.
+        place: puts a fault of a key (``Problem.path``) at its line.
     """
 
     text: str = ""
@@ -72,6 +75,7 @@ class Origin:
     entries: Mapping[str, Entry] = field(default_factory=dict)
     local_files: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
+    place: Callable[[Problem], Problem] = field(default=lambda problem: problem)
 
 
 class Job(Section):
@@ -134,6 +138,16 @@ class Job(Section):
             raise ValueError("empty; name a folder")
         return value
 
+    @field_validator("output_dir")
+    @classmethod
+    def _possible(cls, value: Path) -> Path:
+        """Whether there can be a folder of that name."""
+        try:
+            value.exists()
+        except OSError as error:
+            raise ValueError(f"no folder can have this name: {error.strerror}") from error
+        return value
+
     @property
     def text(self) -> str:
         """The job file as it was given."""
@@ -165,6 +179,15 @@ class Job(Section):
     def secrets(self) -> Mapping[str, str]:
         """Values that came from ``${env:NAME}``, and NAME: hide them wherever the job is recorded."""
         return self._origin.secrets
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Inside, a ``UserError`` that names a key of the job and no file is given file and line."""
+        try:
+            yield
+        except UserError as error:
+            place = self._origin.place
+            raise UserError(*(place(p) if p.path and not p.file else p for p in error.problems)) from error
 
     def resolved(self) -> dict[str, Any]:
         """The job with every default, as a job file would spell it; secrets are *not* hidden."""

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ptsdk.checkpoint.reproduction import locked_job, read_lock
 from ptsdk.contracts.component import Component
 from ptsdk.contracts.tokenizer import TokenizerSource
 from ptsdk.errors import Problem, PtsdkError, UserError
@@ -43,6 +44,17 @@ def load_job(path: Path, overrides: Sequence[str], registry: Registry) -> Job:
     """
     source, problems = apply_overrides(read_source(path), overrides)
     return _Loading(source, path.parent, registry).job(problems)
+
+
+def load_locked(path: Path, overrides: Sequence[str], registry: Registry) -> Job:
+    """The job that a lock.json records; its paths are relative to where the job file lay.
+
+    Raises:
+        UserError: it is no lock, or one that hides a secret of its job; or as ``load_job``.
+    """
+    values, base = locked_job(path, read_lock(path))
+    source, problems = apply_overrides(Source(str(path), "", values), overrides)
+    return _Loading(source, base, registry).job(problems)
 
 
 def make_job(values: Mapping[str, Any], registry: Registry, base: Path | None = None) -> Job:
@@ -83,7 +95,7 @@ class _Loading:
         if problems or job is None:
             raise UserError(*sorted(problems, key=lambda p: (p.file == OVERRIDE, p.line)))
         named = {dotted(keys): entry for keys, entry in entries.items()}
-        job._origin = Origin("", self.base, named, self.resolver.local_files, self.secrets)
+        job._origin = Origin("", self.base, named, self.resolver.local_files, self.secrets, self._place)
         text = self.source.text or yaml.safe_dump(job.resolved(), sort_keys=False)
         job._origin = replace(job._origin, text=text)
         return job
@@ -135,6 +147,10 @@ class _Loading:
             return TrainSection.model_validate({key: value for key, value in given.items() if key not in wrong})
         except ValidationError:
             return None  # told by _validate
+
+    def _place(self, problem: Problem) -> Problem:
+        keys = tuple(int(part) if part.isdecimal() else part for part in problem.path.split("."))
+        return self.source.problem(_written(keys, self.values), problem.message, problem.hint)
 
     def _problems(self) -> Iterator[Problem]:
         """Every fault with its place, without what the environment keeps secret. What an unset

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from pydantic import ValidationError
 
+from ptsdk.checkpoint.cache import downloaded
 from ptsdk.checkpoint.sources import open_checkpoint
 from ptsdk.checkpoint.weights import build_on_meta
 from ptsdk.contracts.component import Component
@@ -159,6 +160,9 @@ class Resolver:
         return entry, self.registry.load(entry)
 
     def _local(self, kind: str, use: str) -> tuple[Entry, type[Component]]:
+        if place := downloaded(self.base / use.rpartition(":")[0]):
+            hint = "read it, and copy it beside the job if you trust it"
+            raise UserError(f"{use} lies in {place}, among what was downloaded: its code is not run", hint=hint)
         cls, sha256 = self.registry.load_local(use, kind, self.base)
         self.local_files[use] = sha256
         return _unregistered(kind, cls, self._inherited(kind, cls)), cls
@@ -203,6 +207,8 @@ class Resolver:
                 yield from self._model(component)
         except PtsdkError as error:
             yield from _from_error(error, ("path",))
+        except (OSError, ValueError) as error:  # a name that is too long, or that no file can have
+            yield Fault(("path",), f"cannot be looked up: {error}", "is it a path?")
 
     def _model(self, family: ModelFamily) -> Iterator[Fault]:
         if (family.path is None) == (family.config is None):

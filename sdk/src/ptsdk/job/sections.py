@@ -73,7 +73,9 @@ class TrainSection(Section):
     """``train:``: how long, how much at once, and what is kept."""
 
     steps: int | None = Field(None, gt=0, lt=2**31, description="optimizer steps; instead of `epochs`")
-    epochs: float | None = Field(None, gt=0, description="passes over the training data; 1 where `steps` is not given")
+    epochs: float | None = Field(
+        None, gt=0, le=10**6, description="passes over the training data; 1 where `steps` is not given"
+    )
     batch_size: int = Field(8, gt=0, lt=2**31, description="sequences an optimizer step, over all processes")
     micro_batch_size: int = Field(
         LARGEST_MICRO_BATCH,

@@ -15,10 +15,12 @@ Keys = tuple[str | int, ...]
 """Where a value stands: ``("data", "train", 0, "path")``."""
 
 MAX_BYTES = 1_000_000
-MAX_NODES = 100_000
+MAX_NODES = 10_000
 OVERRIDE = "override"
 """What a problem gives as its file when an override of the command line is at fault."""
 
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+"""What an escape can smuggle into a text that no file or path can hold."""
 _CONTROL = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -143,7 +145,9 @@ class _Reader:
         if node.id == "scalar" and node.value == "<<" and node.style is None:
             self._fault((*keys, "<<"), line, "merge keys are not part of YAML 1.2", "write the keys out")
         elif node.id == "scalar" and node.tag == "tag:yaml.org,2002:str":
-            return str(node.value)
+            if not _UNWRITABLE.search(node.value):
+                return str(node.value)
+            self._fault(keys, line, "a key holds a character that cannot be written", "write plain text")
         elif node.id == "scalar":
             self._fault((*keys, node.value), line, "a key must be a string", f'write "{node.value}"')
         else:
@@ -152,6 +156,8 @@ class _Reader:
 
     def _scalar(self, node: Any, keys: Keys) -> Any:
         try:
+            if wrong := _UNWRITABLE.search(node.value):
+                raise ValueError(f"the character U+{ord(wrong.group()):04X} cannot be part of a job")
             return scalar(node)
         except ValueError as error:
             self._fault(keys, node.start_mark.line + 1, str(error), "use plain YAML values, without tags")

@@ -11,6 +11,7 @@ from ptsdk.checkpoint.environment import model_fingerprint
 from ptsdk.checkpoint.export import export_model
 from ptsdk.checkpoint.files import atomic_file, atomic_folder, write_json
 from ptsdk.checkpoint.lock import lock_differences, lock_notes, make_lock, schedule_unchanged
+from ptsdk.checkpoint.reproduction import locked_differences
 from ptsdk.checkpoint.run_dir import RunDir
 from ptsdk.checkpoint.state import CheckpointContents, load_checkpoint
 from ptsdk.checkpoint.weights import adapter_names
@@ -18,6 +19,7 @@ from ptsdk.contracts.dataset import Dataset
 from ptsdk.contracts.run import Progress, Run
 from ptsdk.errors import Problem, UserError
 from ptsdk.job.job import Job
+from ptsdk.redaction import environment_secrets, hide, written_secrets
 from ptsdk.registry import Registry
 from ptsdk.train.agreement import refuse_disagreement
 from ptsdk.train.assemble import assemble
@@ -27,7 +29,14 @@ from ptsdk.train.saving import Saver, restore
 from ptsdk.train.trainer import Trainer
 
 
-def run_job(job: Job, registry: Registry, *, resume: bool = False, overwrite: bool = False) -> RunResult:
+def run_job(
+    job: Job,
+    registry: Registry,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    locked: Mapping[str, Any] | None = None,
+) -> RunResult:
     """Train what ``job`` says and export the result. Nothing is written before the job is sound.
 
     Args:
@@ -35,6 +44,7 @@ def run_job(job: Job, registry: Registry, *, resume: bool = False, overwrite: bo
         registry: what is installed.
         resume: continue from the newest intact checkpoint.
         overwrite: discard what an earlier run left in the output directory.
+        locked: the lock of a run that this one must repeat to the bit.
 
     Raises:
         UserError: the job, its data or the output directory do not allow it.
@@ -48,6 +58,8 @@ def run_job(job: Job, registry: Registry, *, resume: bool = False, overwrite: bo
     events = RunEventBus([*job.loggers, *job.callbacks] if is_main else [])
     lock = lock_of(run)
     refuse_disagreement(run.strategy, {**lock, "command": {"resume": resume, "overwrite": overwrite}})
+    if locked is not None:
+        refuse_unlocked(run, locked, lock)
     with run_dir.claim(resume=resume, overwrite=overwrite) if is_main else nullcontext():
         run.strategy.barrier()
         job.method.prepare(run)
@@ -69,7 +81,7 @@ def lock_of(run: Run) -> dict[str, Any]:
     def fingerprints(datasets: Iterable[Dataset]) -> list[str]:
         return [dataset.fingerprint(job.base) for dataset in datasets]
 
-    return make_lock(
+    lock = make_lock(
         job,
         job.resolved(),
         data={"train": fingerprints(job.data.train), "validation": fingerprints(job.data.validation)},
@@ -80,12 +92,26 @@ def lock_of(run: Run) -> dict[str, Any]:
         seed=job.train.seed,
         world=run.world,
     )
+    return {**lock, "base": str(job.base.resolve())}
+
+
+def refuse_unlocked(run: Run, locked: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Stop where ``new`` is not what ``locked`` describes; the main process decides for all.
+
+    Raises:
+        UserError: every difference that matters.
+    """
+    differences = run.strategy.broadcast(locked_differences(locked, new) if run.world.is_main else [])
+    if differences:
+        hint = "install and give what the lock names, or run without --locked"
+        raise UserError(*map(Problem, differences), Problem("this run would not be the one of the lock", hint))
 
 
 def write_inputs(run_dir: RunDir, job: Job, lock: Mapping[str, Any]) -> None:
-    """job.yaml as given, and what it came to."""
+    """job.yaml as given, secrets that are written out hidden, and what it came to."""
     with atomic_file(run_dir.job_file) as partial:
-        partial.write_text(job.text, encoding="utf-8")
+        secrets = {*job.secrets, *environment_secrets(), *written_secrets(job.resolved())}
+        partial.write_text(hide(job.text, secrets), encoding="utf-8")
     with atomic_file(run_dir.lock_file) as partial:
         write_json(partial, lock)
 

@@ -114,10 +114,23 @@ FAULTS: list[tuple[str, bytes, int, str]] = [
 @pytest.mark.parametrize(("name", "content", "line", "why"), FAULTS, ids=[f"{i}-{f[0]}" for i, f in enumerate(FAULTS)])
 def test_a_bad_line_is_named(name: str, content: bytes, line: int, why: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=why) as caught:
-        list(read(name, tmp_path))
-    problem = caught.value.problems[0]
-    assert (problem.file, problem.line) == (str(tmp_path / name), line)
+    place = f"{tmp_path / name}:{line}"
+    try:
+        faults = [(row.place, row.fault) for row in read(name, tmp_path) if row.fault]
+    except UserError as error:
+        faults = [(f"{problem.file}:{problem.line}", problem.message) for problem in error.problems]
+    ((found, message),) = faults
+    assert found == place
+    assert why in message
+
+
+def test_a_line_that_cannot_be_read_leaves_the_others(tmp_path: Path) -> None:
+    content = b'{"a": 1}\nx\n{"a": "\xff"}\n[1]\n{"a": 2}\n'
+    (tmp_path / "x.jsonl").write_bytes(content)
+    found = [(row.values, bool(row.fault)) for row in read("x.jsonl", tmp_path)]
+    assert found == [({"a": 1}, False), ({}, True), ({}, True), ({}, True), ({"a": 2}, False)]
+    (tmp_path / "x.csv").write_text("a,b\n1\n2,3\n")
+    assert [row.values for row in read("x.csv", tmp_path)] == [{}, {"a": "2", "b": "3"}]
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
@@ -141,10 +154,9 @@ def test_columns_are_renamed() -> None:
     row = Row({"q": 1, "a": 2, "more": 3, "prompt": 4}, "f.jsonl:7")
     assert rename(row, {"prompt": "q", "completion": "a"}).values == {"prompt": 1, "completion": 2, "more": 3}
     assert rename(row, {}) is row
-    with pytest.raises(UserError, match="no column zz") as caught:
-        rename(row, {"prompt": "zz"})
-    problem = caught.value.problems[0]
-    assert (problem.file, problem.line, problem.path) == ("f.jsonl", 7, "columns") and "q, a, more" in problem.hint
+    lacking = rename(row, {"prompt": "zz"})
+    assert (lacking.values, lacking.place) == ({}, "f.jsonl:7")
+    assert "no column zz" in lacking.fault and "q, a, more" in lacking.fault
 
 
 def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ptsdk.checkpoint.export import export_model
+from ptsdk.checkpoint.inside import refuse_links_out
 from ptsdk.checkpoint.sources import CONVERT, PICKLES
 from ptsdk.checkpoint.tensors import TensorFiles, read_header
 from ptsdk.contracts.checkpoint import Checkpoint, CheckpointFormat
@@ -34,8 +35,9 @@ class Safetensors(CheckpointFormat):
         """Read config.json; the weights' headers are read when they are asked for.
 
         Raises:
-            UserError: config.json is not a JSON object.
+            UserError: config.json is not a JSON object, or a link leads out of the folder.
         """
+        refuse_links_out(path)
         return SafetensorsFolder(path)
 
     def write(

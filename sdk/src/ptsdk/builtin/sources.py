@@ -80,6 +80,8 @@ class Hub(CheckpointSource):
             if os.environ.get("HF_HUB_OFFLINE", "0").upper() in {"1", "ON", "YES", "TRUE"}:
                 raise UserError(f"{url} is not in the cache, and HF_HUB_OFFLINE is set", hint="unset it") from error
             raise _failure(url, repository, error) from error
+        except ValueError as error:  # what the library says of a file name that would leave its cache
+            raise UserError(f"{url}: {error}", hint="do not use this repository") from error
         except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # of requests or httpx, by version
             raise _failure(url, repository, error) from error
         return Path(folder)

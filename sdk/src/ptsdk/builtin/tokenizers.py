@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from ptsdk.checkpoint.inside import refuse_links_out
 from ptsdk.contracts.tokenizer import Tokenizer, TokenizerSource
 from ptsdk.data.tokenizers import ByteTokenizer, from_folder
 from ptsdk.errors import Problem, UserError
@@ -85,12 +86,13 @@ def local_folder(name: str, base: Path) -> Path:
     """The folder that ``tokenizer.path`` names.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or a link leads out of it.
     """
     folder = base / Path(name).expanduser()
     if not folder.is_dir():
         hint = "name a local folder; without a path the model's tokenizer is used"
         raise UserError(Problem(f"no such folder: {name}", hint, path="tokenizer.path"))
+    refuse_links_out(folder)
     return folder
 
 

@@ -9,10 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record of a data file. ``place`` is ``file:line``, for messages."""
+    """One record of a data file. ``place`` is ``file:line``, for messages.
+
+    ``fault`` says why the record could not be read, where the ones after it can: such a row has no
+    values, and is a bad one by ``data.on_bad_row``.
+    """
 
     values: Mapping[str, Any]
     place: str = ""
+    fault: str = ""
 
 
 class BadRow(ValueError):

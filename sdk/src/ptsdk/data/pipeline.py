@@ -182,6 +182,8 @@ def report(store: ExampleStore, tally: Tally) -> DataReport:
 
 def _keep(builder: StoreBuilder, tally: Tally, dataset: Dataset, row: Row, tokenizer: Tokenizer, rules: Rules) -> None:
     """Append the example of one row, or raise why not."""
+    if row.fault:
+        raise BadRow(row.fault)
     example = dataset.encode(row, tokenizer)
     _require_content(example, rules, UNSUPERVISED)
     if max(len(document.tokens) for document in example.documents) > rules.max_length:

@@ -107,7 +107,8 @@ def read(path: str, base: Path, split: str | None = None) -> Iterator[Row]:
         split: of a hub's data set; ``train`` by default.
 
     Raises:
-        UserError: nothing there, or a line that cannot be read, named ``file:line``.
+        UserError: nothing there, or a file that cannot be read on, named ``file:line``. A row that alone
+            cannot be read has a ``fault``.
     """
     if path.startswith(HUB):
         yield from _hub_rows(path, split)
@@ -139,31 +140,33 @@ def _lines(file: DataFile, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
 
 
 def _jsonl(file: DataFile, stream: IO[bytes]) -> Iterator[Row]:
-    for number, line in _lines(file, stream):
+    for number, line in enumerate(stream, start=1):
         if line.strip():
-            yield _row(_parse(line, file, number), file, number)
+            yield _line(line, f"{file.name}:{number}", "utf-8-sig" if number == 1 else "utf-8")
 
 
-def _parse(line: str, file: DataFile, number: int) -> Any:
+def _line(line: bytes, place: str, encoding: str) -> Row:
+    """The row of one line, which has nothing to do with the others."""
     try:
-        return json.loads(line)
+        return _row(json.loads(line.decode(encoding)), place)
+    except UnicodeDecodeError as error:
+        return Row({}, place, f"not UTF-8: {error.reason} at byte {error.start}")
     except json.JSONDecodeError as error:
-        hint = "NUL bytes: the file was cut off while it was written" if "\0" in line else "one JSON object a line"
-        raise UserError(Problem(f"not JSON: {error.msg} (column {error.colno})", hint, file.name, number)) from error
+        why = "NUL bytes: the file was cut off while it was written" if b"\0" in line else "one JSON object a line"
+        return Row({}, place, f"not JSON: {error.msg} (column {error.colno}); {why}")
     except (ValueError, RecursionError) as error:
-        raise _beyond(error, file, number) from error
+        return Row({}, place, f"cannot be read: {_beyond(error)}")
 
 
-def _beyond(error: Exception, file: DataFile, number: int) -> UserError:
+def _beyond(error: Exception) -> str:
     """JSON that Python declines to read: a number of thousands of digits, or nesting without end."""
-    what = "nested too deep" if isinstance(error, RecursionError) else "a number has too many digits"
-    return UserError(Problem(f"cannot be read: {what}", "correct the row", file.name, number))
+    return "nested too deep" if isinstance(error, RecursionError) else "a number has too many digits"
 
 
-def _row(values: Any, file: DataFile, number: int) -> Row:
+def _row(values: Any, place: str) -> Row:
     if not isinstance(values, dict):
-        raise UserError(Problem(f"a row must be an object, found {type(values).__name__}", "", file.name, number))
-    return Row(values, f"{file.name}:{number}")
+        return Row({}, place, f"a row must be an object, found {type(values).__name__}")
+    return Row(values, place)
 
 
 def _json(file: DataFile, stream: IO[bytes]) -> Iterator[Row]:
@@ -184,8 +187,9 @@ def _json(file: DataFile, stream: IO[bytes]) -> Iterator[Row]:
         except json.JSONDecodeError as error:
             raise UserError(Problem(f"not JSON: {error.msg}", "", file.name, error.lineno)) from error
         except (ValueError, RecursionError) as error:
-            raise _beyond(error, file, number) from error
-        yield _row(values, file, number)
+            problem = Problem(f"cannot be read: {_beyond(error)}", "correct the row", file.name, number)
+            raise UserError(problem) from error
+        yield _row(values, f"{file.name}:{number}")
         number += text.count("\n", begin, at)
         begin, at = at, _skip(text, at)
         number += text.count("\n", begin, at)
@@ -213,13 +217,17 @@ def _csv(file: DataFile, stream: IO[bytes]) -> Iterator[Row]:
             if header is None:
                 header = _header(fields, file)
             elif fields:
-                if len(fields) != len(header):
-                    problem = f"{len(fields)} fields, the header has {len(header)}"
-                    raise UserError(Problem(problem, "quote fields that hold the delimiter", file.name, begin))
-                yield Row(dict(zip(header, fields, strict=True)), f"{file.name}:{begin}")
+                yield _record(header, fields, f"{file.name}:{begin}")
             begin = reader.line_num + 1
     except csv.Error as error:
         raise UserError(Problem(f"not CSV: {error}", "", file.name, begin)) from error
+
+
+def _record(header: list[str], fields: list[str], place: str) -> Row:
+    if len(fields) != len(header):
+        why = f"{len(fields)} fields, the header has {len(header)}; quote fields that hold the delimiter"
+        return Row({}, place, why)
+    return Row(dict(zip(header, fields, strict=True)), place)
 
 
 def _header(fields: list[str], file: DataFile) -> list[str]:
@@ -263,18 +271,13 @@ def _hub_rows(path: str, split: str | None) -> Iterator[Row]:
 
 
 def rename(row: Row, columns: Mapping[str, str]) -> Row:
-    """The row with ``columns`` (our name -> the file's) renamed; others keep their names.
-
-    Raises:
-        UserError: a column is not there.
-    """
-    if not columns:
+    """The row with ``columns`` (our name -> the file's) renamed; others keep their names. A row that
+    lacks one of them is a bad one."""
+    if not columns or row.fault:
         return row
     if missing := [theirs for theirs in columns.values() if theirs not in row.values]:
-        file, _, line = row.place.rpartition(":")
-        have = ", ".join(map(str, row.values))
-        problem = Problem(f"no column {', '.join(missing)}", f"there are: {have}", file, int(line or 1), "columns")
-        raise UserError(problem)
+        have = ", ".join(map(str, row.values)) or "none"
+        return Row({}, row.place, f"no column {', '.join(missing)}, which `columns` names; there are: {have}")
     taken = set(columns.values())
     kept = {k: v for k, v in row.values.items() if k not in taken and k not in columns}
     return Row({ours: row.values[theirs] for ours, theirs in columns.items()} | kept, row.place)

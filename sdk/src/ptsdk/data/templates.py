@@ -19,7 +19,7 @@ from jinja2.parser import Parser
 
 from ptsdk.data.example import BadRow
 from ptsdk.data.sandbox import BoundedEnvironment
-from ptsdk.errors import UserError
+from ptsdk.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from ptsdk.data.tokenizer import Tokenizer
@@ -224,6 +224,10 @@ def _compile(template: str) -> tuple[_Environment, jinja2.Template]:
     try:
         return environment, environment.from_string(template)
     except jinja2.TemplateSyntaxError as error:
-        raise UserError(f"the chat template is not valid Jinja (line {error.lineno}): {error.message}") from error
+        raise _refused(f"it is not valid Jinja (line {error.lineno}): {error.message}") from error
     except (RecursionError, MemoryError, SyntaxError) as error:  # of Python's compiler
-        raise UserError("the chat template is nested too deep to be compiled") from error
+        raise _refused("it is nested too deep to be compiled") from error
+
+
+def _refused(why: str) -> UserError:
+    return UserError(Problem(f"the chat template cannot be used: {why}", path="tokenizer.chat_template"))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ptsdk import hints
+from ptsdk.checkpoint.inside import refuse_links_out
 from ptsdk.checkpoint.sources import open_checkpoint
 from ptsdk.checkpoint.weights import LazyTensors, build_on_meta, check_names, fill, replace_parameter, resolve_dtype
 from ptsdk.contracts.adapter import Adapter
@@ -113,11 +114,13 @@ def find_adapter(folder: Path, registry: Registry) -> Adapter:
     """The adapter that a PEFT folder describes, with the options it was trained with.
 
     Raises:
-        UserError: it holds no adapter, or none of the installed plugins reads it; then each says why.
+        UserError: it holds no adapter, a link leads out of it, or none of the installed plugins reads it; then
+            each says why.
     """
     if not (folder / ADAPTER).is_file():
         hint = "give the folder that the adapter was saved to; a run leaves it in final/"
         raise UserError(Problem(f"{folder} is no adapter: it has no {ADAPTER}", hint))
+    refuse_links_out(folder)
     config = read_json(folder / ADAPTER)
     readers = [entry for entry in registry.entries("adapter") if PEFT in entry.spec.supports]
     if not readers:

@@ -15,7 +15,7 @@ Keys = tuple[str | int, ...]
 """Where a value stands: ``("data", "train", 0, "path")``."""
 
 MAX_BYTES = 1_000_000
-MAX_NODES = 10_000
+MAX_NODES = 5_000
 OVERRIDE = "override"
 """What a problem gives as its file when an override of the command line is at fault."""
 

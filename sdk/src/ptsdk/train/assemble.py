@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +41,7 @@ def assemble(job: Job, registry: Registry) -> Run:
             Problem("there is nothing to offload from on a CPU", "leave it out", path="train.activation_offloading")
         )
     policy = open_model(job.model, job, registry)
+    check_exportable(policy.config)
     tokenizer = job.tokenizer.load(policy.checkpoint, job.base)
     others = open_frozen(job, registry, tokenizer, policy)
     train = read_data(job, job.data.train, tokenizer)
@@ -70,6 +73,18 @@ def assemble(job: Job, registry: Registry) -> Run:
             name: other.checkpoint for name, other in others.items() if other.checkpoint and other is not policy
         },
     )
+
+
+def check_exportable(config: Mapping[str, Any]) -> None:
+    """Refuse at once what could not be written at the end.
+
+    Raises:
+        UserError: config.json does not say what the model is.
+    """
+    for key in ("architectures", "model_type"):
+        if not config.get(key):
+            message = f"its config.json lacks `{key}`, without which nothing loads what is trained"
+            raise UserError(Problem(message, "add the key, as the checkpoint it came from has it", path="model.path"))
 
 
 def build_policy(job: Job, policy: Opened, world: World) -> CausalLM:

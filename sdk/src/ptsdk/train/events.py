@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ import pluggy
 from ptsdk.contracts.events import Callback, RunListener
 from ptsdk.contracts.run import Run
 from ptsdk.hookspecs import RunEvents
+from ptsdk.redaction import environment_secrets, hide
 
 T = TypeVar("T")
 EVENTS = tuple(name for name in vars(RunEvents) if not name.startswith("_"))
@@ -29,9 +30,11 @@ class RunEventBus:
 
     Args:
         listeners: in the order they are told.
+        secrets: what no report may hold.
     """
 
-    def __init__(self, listeners: Sequence[RunListener]) -> None:
+    def __init__(self, listeners: Sequence[RunListener], secrets: Collection[str] = ()) -> None:
+        self._secrets = {*secrets, *environment_secrets()}
         self._listeners = _named(listeners)
         self._reported: set[str] = set()
         manager = _Manager("ptsdk")
@@ -100,7 +103,7 @@ class RunEventBus:
         if name in self._reported:
             return
         self._reported.add(name)
-        what = f"{type(error).__name__}: {error}"
+        what = hide(f"{type(error).__name__}: {error}", self._secrets)
         print(f"ptsdk: {name} failed in {event}: {what}\n    the run goes on; said once", file=sys.stderr, flush=True)
 
 

@@ -55,7 +55,7 @@ def run_job(
     run_dir.check(resume=resume, overwrite=overwrite)
     run = assemble(job, registry)
     is_main = run.world.is_main
-    events = RunEventBus([*job.loggers, *job.callbacks] if is_main else [])
+    events = RunEventBus([*job.loggers, *job.callbacks] if is_main else [], secrets_of(job))
     lock = lock_of(run)
     refuse_disagreement(run.strategy, {**lock, "command": {"resume": resume, "overwrite": overwrite}})
     if locked is not None:
@@ -110,10 +110,14 @@ def refuse_unlocked(run: Run, locked: Mapping[str, Any], new: Mapping[str, Any])
 def write_inputs(run_dir: RunDir, job: Job, lock: Mapping[str, Any]) -> None:
     """job.yaml as given, secrets that are written out hidden, and what it came to."""
     with atomic_file(run_dir.job_file) as partial:
-        secrets = {*job.secrets, *environment_secrets(), *written_secrets(job.resolved())}
-        partial.write_text(hide(job.text, secrets), encoding="utf-8")
+        partial.write_text(hide(job.text, secrets_of(job)), encoding="utf-8")
     with atomic_file(run_dir.lock_file) as partial:
         write_json(partial, lock)
+
+
+def secrets_of(job: Job) -> set[str]:
+    """What nothing that is written or shown may hold: from the environment, or written out in the job."""
+    return {*job.secrets, *environment_secrets(), *written_secrets(job.resolved())}
 
 
 def resume_from(run: Run, events: RunEventBus, run_dir: RunDir, lock: Mapping[str, Any]) -> None:

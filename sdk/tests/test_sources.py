@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -457,6 +458,18 @@ def test_a_repository_is_fetched_without_pickles(hub: FakeHub, tmp_path: Path) -
     opened = open_("hf://org/name", tmp_path)
     assert torch.equal(opened.tensor("w"), torch.arange(4.0))
     assert sorted(f.name for f in opened.path.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("name", ["../../evil.json", "/evil.json", "a/../../../../evil.json", "..\\evil.json"])
+def test_a_repository_cannot_write_outside_the_cache(hub: FakeHub, tmp_path: Path, name: str) -> None:
+    hub.files[name] = b"evil"
+    before = {path for path in tmp_path.rglob("*") if "hub" not in path.relative_to(tmp_path).parts}
+    with contextlib.suppress(UserError, RunError):
+        open_("hf://org/name", tmp_path)
+    after = {path for path in tmp_path.rglob("*") if "hub" not in path.relative_to(tmp_path).parts}
+    assert after == before
+    outside = [f for f in (tmp_path / "hub").rglob("*evil.json") if not f.resolve().is_relative_to(tmp_path / "hub")]
+    assert outside == [] and not Path("/evil.json").exists()
 
 
 def test_only_the_small_files_are_fetched_when_no_weights_are_wanted(hub: FakeHub, tmp_path: Path) -> None:

@@ -316,6 +316,16 @@ def test_data_files_that_are_told_in_a_line(
         assert re.search(rf"^ptsdk: \S*train\.jsonl:{line}: .*{re.escape(part)}", err), err
 
 
+def test_data_cannot_steer_the_terminal_that_shows_its_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("job.yaml").write_text(PLAIN)
+    Path("train.jsonl").write_text('{"\\u001b[31m\\n": 1}\n')
+    code, _, err = call(capsys, "run", "job.yaml")
+    assert code == 2
+    assert "\x1b" not in err and r"found '\x1b[31m\n'" in err
+    code, _, err = call(capsys, "run", "job.yaml", 'method={use: "\\e[31m"}')
+    assert code == 2 and "\x1b" not in err
+
+
 def test_a_template_that_loses_content(capsys: pytest.CaptureFixture[str]) -> None:
     Path("chat.jinja").write_text("{% for m in messages %}{{ m.role }}{{ m.content[:3] }};{% endfor %}")
     row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "bcdefg"}]}

@@ -81,7 +81,7 @@ class Text(FileDataset):
     def encode(self, row: Row, tokenizer: Tokenizer) -> Example:
         """The ids of the text; no EOS is added that the tokenizer does not add."""
         if "text" not in row.values:
-            raise BadRow(f"expected a column `text`, found {', '.join(map(str, row.values)) or 'none'}")
+            raise BadRow(f"expected a column `text`, found {row.columns}")
         ids = tokenizer.encode(shapes.text(row.values["text"], "text"))
         return Example((Document(tuple(ids), (True,) * len(ids)),))
 

@@ -161,7 +161,12 @@ def _no_work(**options: object) -> None:
 def _report(text: str, code: int, debug: bool, secrets: Collection[str]) -> int:
     """The error on stderr, without secrets; with ``--debug`` the traceback of the one being handled before it."""
     if debug:
-        click.echo(hide(traceback.format_exc(), secrets), err=True, nl=False)
+        click.echo(_plain(hide(traceback.format_exc(), secrets)), err=True, nl=False)
     who = f"process {rank()}: " if rank() else ""
-    click.echo(f"ptsdk: {who}{hide(text, secrets)}", err=True)
+    click.echo(_plain(f"ptsdk: {who}{hide(text, secrets)}"), err=True)
     return code
+
+
+def _plain(text: str) -> str:
+    """What is quoted from a file must not steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

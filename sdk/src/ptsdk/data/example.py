@@ -19,6 +19,16 @@ class Row:
     place: str = ""
     fault: str = ""
 
+    @property
+    def columns(self) -> str:
+        """The names of its columns, for a message; what cannot be printed is escaped."""
+        return names(self.values)
+
+
+def names(values: Mapping[str, Any]) -> str:
+    """The keys of a row, for a message."""
+    return ", ".join(str(key) if str(key).isprintable() else repr(key) for key in values) or "none"
+
 
 class BadRow(ValueError):
     """A row that cannot become an example; the message says what is wrong with it."""

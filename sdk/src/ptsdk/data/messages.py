@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ptsdk.data.example import BadRow
+from ptsdk.data.example import BadRow, names
 
 Message = dict[str, Any]
 Text = str | list[Message]
@@ -56,7 +56,7 @@ def conversation(values: Mapping[str, Any]) -> list[Message]:
     elif "conversations" in values:
         messages = parse_messages(values["conversations"], "conversations")
     else:
-        raise BadRow(f"expected a column `messages` or `conversations`, found {_names(values)}")
+        raise BadRow(f"expected a column `messages` or `conversations`, found {names(values)}")
     if messages[-1]["role"] != "assistant":
         raise BadRow(f"the last message must be the assistant's, it is the {messages[-1]['role']}'s")
     return messages
@@ -79,13 +79,13 @@ def prompt_completion(values: Mapping[str, Any]) -> tuple[Text, Text]:
         head = text(values["instruction"], "instruction")
         more = text(values.get("input") or "", "input", empty=True)
         return (f"{head}\n\n{more}" if more else head), text(values["output"], "output")
-    raise BadRow(f"expected `prompt` and `completion`, or `instruction` and `output`, found {_names(values)}")
+    raise BadRow(f"expected `prompt` and `completion`, or `instruction` and `output`, found {names(values)}")
 
 
 def prompt(values: Mapping[str, Any]) -> Text:
     """The prompt of a row: text, or messages that do not end with the assistant."""
     if "prompt" not in values:
-        raise BadRow(f"expected a column `prompt`, found {_names(values)}")
+        raise BadRow(f"expected a column `prompt`, found {names(values)}")
     value = _decoded(values["prompt"])
     if isinstance(value, str):
         return text(value, "prompt")
@@ -117,7 +117,7 @@ def preference(values: Mapping[str, Any]) -> Pair:
     """
     missing = [name for name in ("chosen", "rejected") if name not in values]
     if missing:
-        raise BadRow(f"expected columns `chosen` and `rejected`, found {_names(values)}")
+        raise BadRow(f"expected columns `chosen` and `rejected`, found {names(values)}")
     chosen, rejected = (completion(values[name], name) for name in ("chosen", "rejected"))
     if chosen == rejected:
         raise BadRow("`chosen` and `rejected` are the same")
@@ -288,10 +288,6 @@ def _decoded(value: Any) -> Any:
         return json.loads(value)
     except (ValueError, RecursionError):  # beyond what Python reads: digits, depth
         return value
-
-
-def _names(values: Mapping[str, Any]) -> str:
-    return ", ".join(map(str, values)) or "none"
 
 
 def _kind(value: Any) -> str:

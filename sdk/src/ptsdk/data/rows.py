@@ -276,8 +276,7 @@ def rename(row: Row, columns: Mapping[str, str]) -> Row:
     if not columns or row.fault:
         return row
     if missing := [theirs for theirs in columns.values() if theirs not in row.values]:
-        have = ", ".join(map(str, row.values)) or "none"
-        return Row({}, row.place, f"no column {', '.join(missing)}, which `columns` names; there are: {have}")
+        return Row({}, row.place, f"no column {', '.join(missing)}, which `columns` names; there are: {row.columns}")
     taken = set(columns.values())
     kept = {k: v for k, v in row.values.items() if k not in taken and k not in columns}
     return Row({ours: row.values[theirs] for ours, theirs in columns.items()} | kept, row.place)

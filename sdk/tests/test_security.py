@@ -255,6 +255,21 @@ def test_secrets_reach_no_error(
         assert secret not in shown.out + shown.err
 
 
+@pytest.mark.parametrize("verb", [["check", "--json"], ["check"], ["run"], ["data"]])
+def test_credentials_of_a_url_are_not_shown(job: Path, verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    files.pipe("/me:pass-word-1@host/bad.jsonl", b"x\n")
+    for name in ("bad.jsonl", "none.jsonl"):
+        path = f"data.train.path=memory://me:pass-word-1@host/{name}"
+        code = main(["--safe", verb[0], "job.yaml", "~loss", path, *verb[1:]])
+        shown = capsys.readouterr()
+        assert code == (0 if verb[0] == "check" and name == "bad.jsonl" else 2)
+        assert name in shown.out + shown.err
+        assert "pass-word-1" not in shown.out + shown.err
+
+
 def test_what_counts_as_a_secret() -> None:
     environ = {
         "HF_TOKEN": "t" * 20,

@@ -105,4 +105,6 @@ def run(job: str | Path, overrides: Sequence[str] = (), *, resume: bool = False,
         RunError: training failed.
     """
     registry = Registry(scan())
-    return run_job(load_job(Path(job), overrides, registry), registry, resume=resume, overwrite=overwrite)
+    loaded = load_job(Path(job), overrides, registry)
+    with loaded.placing():
+        return run_job(loaded, registry, resume=resume, overwrite=overwrite)

@@ -10,6 +10,7 @@ import click
 from ptsdk.cli.options import job_options
 from ptsdk.cli.output import print_json
 from ptsdk.errors import UserError
+from ptsdk.redaction import redact
 
 if TYPE_CHECKING:
     from ptsdk.cli.main import CliContext
@@ -30,7 +31,9 @@ def check(ctx: click.Context, job: Path, overrides: tuple[str, ...], as_json: bo
     except UserError as error:
         if not as_json:
             raise
-        print_json({"ok": False, "errors": [as_dict(p) for p in error.problems], "resolved": {}})
+        print_json(
+            {"ok": False, "errors": [redact(as_dict(p), context.secrets) for p in error.problems], "resolved": {}}
+        )
         ctx.exit(error.exit_code)
     if as_json:
         print_json({"ok": True, "errors": [], "resolved": resolved})
@@ -44,10 +47,8 @@ def resolve(context: CliContext, path: Path, overrides: tuple[str, ...]) -> dict
     Raises:
         UserError: every fault.
     """
-    from ptsdk.redaction import environment_secrets, redact
-
     job = context.load_job(path, overrides)
-    hidden: dict[str, Any] = redact(job.resolved(), {*job.secrets, *environment_secrets()})
+    hidden: dict[str, Any] = redact(job.resolved(), context.secrets)
     return hidden
 
 

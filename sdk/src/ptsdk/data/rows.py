@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from ptsdk.data.example import Row
 from ptsdk.errors import Problem, UserError
+from ptsdk.redaction import CREDENTIALS, hide
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -23,7 +24,7 @@ HUB = "hf://datasets/"
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file, read through fsspec. ``name`` is what messages call it."""
+    """One file, read through fsspec. ``name`` is what messages call it, without credentials."""
 
     url: str
     name: str
@@ -87,7 +88,7 @@ def _remote(path: str) -> list[DataFile]:
         raise UserError(f"cannot open {path}: {error}", hint="install the fsspec package of this protocol") from error
     except OSError as error:
         raise UserError(f"cannot open {path}: {error}") from error
-    return [DataFile(url, url) for url in urls]
+    return [DataFile(url, hide(url, CREDENTIALS.findall(path))) for url in urls]
 
 
 def _is_glob(path: str) -> bool:

@@ -56,7 +56,7 @@ scalars = (
     | st.booleans()
     | st.integers(-(10**20), 10**20)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(codec="ascii"))
+    | st.text(st.characters(codec="ascii", exclude_characters="\0"))
 )
 plain = st.recursive(
     scalars,

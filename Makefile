@@ -1,8 +1,13 @@
 # Every target makes .venv when it is missing or stale. PYTHON chooses the interpreter (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
-DISTS := sdk $(wildcard plugins/*) $(wildcard contrib/*)
+DISTS := sdk templates $(wildcard plugins/*) $(wildcard contrib/*)
 METADATA := $(DISTS:%=%/pyproject.toml) constraints.txt tests/requirements.txt
+# A template is a package inside a package: types are found from the folders that hold a package.
+TEMPLATES := $(wildcard templates/src/ptsdk_templates/packages/*)
+ROOTS := $(DISTS:%=%/src) $(TEMPLATES:%=%/src) $(TEMPLATES:%=%/tests)
+EMPTY :=
+SPACE := $(EMPTY) $(EMPTY)
 JOBS ?= 2
 
 .PHONY: install quickstart test test-all lint types docs clean
@@ -31,7 +36,7 @@ lint: install
 	$(BIN)/lint-imports
 
 types: install
-	$(BIN)/mypy $(DISTS:%=%/src)
+	@MYPYPATH=$(subst $(SPACE),:,$(ROOTS)) $(BIN)/mypy --explicit-package-bases $(DISTS:%=%/src)
 
 docs: install
 	$(BIN)/python docs/generate.py --check

@@ -44,3 +44,8 @@ def provider(kind: str, name: str) -> str | None:
 def architecture_provider(architecture: str) -> str | None:
     """The official dist that reads an ``architectures`` entry of config.json (``LlamaForCausalLM``)."""
     return next((dist for prefix, dist in _ARCHITECTURES.items() if architecture.startswith(prefix)), None)
+
+
+def is_official(dist: str) -> bool:
+    """Whether a dist of that name is one of the project's own packages."""
+    return dist in _BY_DIST

@@ -1,0 +1,1 @@
+"""Stop once the loss is low enough, for ptsdk."""

@@ -1,0 +1,1 @@
+"""A NumPy archive of weights beside its config, for ptsdk."""

@@ -1,0 +1,1 @@
+"""Where the runs below a folder ended, for ptsdk."""

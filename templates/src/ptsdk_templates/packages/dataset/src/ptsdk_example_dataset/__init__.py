@@ -1,0 +1,1 @@
+"""Paragraphs of a plain text file, every token supervised, for ptsdk."""

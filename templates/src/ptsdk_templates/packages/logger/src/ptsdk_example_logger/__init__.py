@@ -1,0 +1,1 @@
+"""A text file with a line every so many steps, for ptsdk."""

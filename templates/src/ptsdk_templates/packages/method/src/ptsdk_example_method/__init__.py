@@ -1,0 +1,1 @@
+"""Supervised fine-tuning in which every document counts alike, for ptsdk."""

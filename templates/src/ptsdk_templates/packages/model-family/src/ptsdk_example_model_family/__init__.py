@@ -1,0 +1,1 @@
+"""A decoder with squared ReLU in its feed-forward layers, for ptsdk."""

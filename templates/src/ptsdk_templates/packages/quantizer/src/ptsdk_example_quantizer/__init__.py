@@ -1,0 +1,1 @@
+"""Training with weights rounded to a few bits a row, for ptsdk."""

@@ -1,0 +1,22 @@
+"""What ptsdk-example-quantizer contributes.
+
+Every `ptsdk` command reads this file, so it imports the standard library and ptsdk.specs alone: the
+component's own module is imported when a job uses it.
+"""
+
+from __future__ import annotations
+
+from ptsdk.specs import Spec
+
+PTSDK_API = 1  # the plugin contract this was written for; ptsdk accepts it and the one before
+
+
+def ptsdk_quantizers() -> list[Spec]:
+    """A quantizer."""
+    return [
+        Spec(
+            "example-quantizer",
+            "ptsdk_example_quantizer.quantizer:ExampleQuantizer",
+            "Training with weights rounded to a few bits a row",
+        )
+    ]

@@ -1,0 +1,1 @@
+"""The share of wanted words that a completion has, for ptsdk."""

@@ -1,0 +1,10 @@
+"""Scores of a few completions."""
+
+from __future__ import annotations
+
+from ptsdk_example_reward.reward import ExampleReward
+
+
+def test_the_share_of_wanted_words() -> None:
+    reward = ExampleReward(words=["cat", "mat"])
+    assert reward.score(["the cat", "cat on mat", "dog"], [{}, {}, {}]) == [0.5, 1.0, 0.0]

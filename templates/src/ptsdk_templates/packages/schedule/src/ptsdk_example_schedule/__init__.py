@@ -1,0 +1,1 @@
+"""Warm-up, then the inverse square root of the step, for ptsdk."""

@@ -1,0 +1,1 @@
+"""One process with a fixed number of CPU threads, for ptsdk."""

@@ -1,0 +1,16 @@
+"""What it does to the process."""
+
+from __future__ import annotations
+
+import torch
+
+from ptsdk_example_strategy.strategy import ExampleStrategy
+
+
+def test_the_number_of_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        world = ExampleStrategy(device="cpu", threads=1).setup()
+        assert (world.size, world.device.type, torch.get_num_threads()) == (1, "cpu", 1)
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,1 @@
+"""One id a character of an alphabet, for ptsdk."""

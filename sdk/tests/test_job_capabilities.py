@@ -10,8 +10,8 @@ from ptsdk.job.capabilities import impossible
 from ptsdk.job.sections import TrainSection
 from ptsdk.job.source import Keys
 from ptsdk.job.wording import Fault
-from ptsdk.plugins import Entry
-from ptsdk.registry import missing_requirements
+from ptsdk.plugins import Entry, Plugins, Record
+from ptsdk.registry import Registry
 from ptsdk.specs import DatasetSpec, LossSpec, MethodSpec, Spec
 
 
@@ -31,12 +31,15 @@ def loss(objective: Any = "token", methods: tuple[str, ...] = ()) -> Entry:
     return entry("loss", LossSpec("l", "x:L", objective=objective, methods=methods))
 
 
+def faults_of(entries: dict[Keys, Entry], packing: bool = False, validates: bool = True, **train: Any) -> list[Fault]:
+    installed = Registry(Plugins((Record("dist", "1", 1, "loaded", None, tuple(entries.values())),)))
+    return impossible(entries, TrainSection(**train), installed, packing=packing, validates=validates)
+
+
 def judge(
     entries: dict[Keys, Entry], packing: bool = False, validates: bool = True, **train: Any
 ) -> list[tuple[str, str]]:
-    faults: list[Fault] = impossible(
-        entries, TrainSection(**train), missing_requirements, packing=packing, validates=validates
-    )
+    faults = faults_of(entries, packing, validates, **train)
     return [(".".join(map(str, fault.keys)), fault.message) for fault in faults]
 
 
@@ -99,6 +102,16 @@ def test_requirements_and_conflicts_between_components(requires: str, met: bool)
     found = judge({("adapter",): adapter, ("quantizer",): refusing})
     assert [path for path, _ in found] == ["quantizer"] * met
     assert all("quantizer q" in message and "adapter lora" in message for _, message in found)
+
+
+def test_what_would_fulfil_a_demand_is_named() -> None:
+    """The installed ones that would, here those of the job itself under another kind's slot."""
+    adapters = {("a", i): entry("adapter", Spec(n, "x:A", supports=frozenset({"s"}))) for i, n in enumerate("pq")}
+    needing = entry("quantizer", Spec("n", "x:Q", requires=("adapter:+s",)))
+    installed = Registry(Plugins((Record("dist", "1", 1, "loaded", None, (*adapters.values(), needing)),)))
+    found = impossible({("quantizer",): needing}, None, installed, packing=False, validates=True)
+    assert [fault.message for fault in found] == ["quantizer n needs an adapter that supports s in the same job"]
+    assert found[0].hint == "set `adapter: p` or `adapter: q`"
 
 
 def test_a_component_does_not_conflict_with_itself() -> None:

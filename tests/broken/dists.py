@@ -18,7 +18,8 @@ LOSS = "class Zero:\n    pass\n"
 
 @dataclass(frozen=True)
 class Dist:
-    """A dist of one package: the text of ``plugin.py``, other modules, and words of the error it earns."""
+    """A dist of one package: the text of ``plugin.py``, other modules, words of the error it earns, and more
+    lines of METADATA."""
 
     name: str
     plugin: str
@@ -27,6 +28,7 @@ class Dist:
     version: str = "1.0"
     entry_points: str = ""
     requires: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
 
     @property
     def package(self) -> str:
@@ -39,8 +41,9 @@ class Dist:
         files |= {f"{self.package}/{path}": text for path, text in self.modules.items()}
         info = f"{self.package}-{self.version}.dist-info"
         points = self.entry_points or f"[ptsdk]\n{self.name} = {self.package}.plugin\n"
-        requires = "".join(f"Requires-Dist: {one}\n" for one in self.requires)
-        files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {self.version}\n{requires}"
+        head = f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {self.version}\n"
+        more = [*(f"Provides-Extra: {one}\n" for one in self.extras), *(f"Requires-Dist: {one}\n" for one in self.requires)]
+        files[f"{info}/METADATA"] = head + "".join(more)
         files[f"{info}/entry_points.txt"] = points
         record = "".join(f"{path},{_hash(text)},{len(text.encode())}\n" for path, text in files.items())
         files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n"

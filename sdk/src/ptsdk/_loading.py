@@ -39,6 +39,18 @@ class Entry:
         """The name that no other dist can claim: ``dist/name``."""
         return f"{self.dist}/{self.spec.name}"
 
+    def fulfils(self, demand: str) -> bool:
+        """Whether it is ``kind:name`` or ``kind:dist/name``, or has ``kind:+capability``."""
+        kind, _, name = demand.partition(":")
+        if self.kind != kind:
+            return False
+        return name[1:] in self.spec.supports if name.startswith("+") else name in (self.spec.name, self.qualified)
+
+
+def is_component(demand: str) -> bool:
+    """Whether what a spec requires is a component (``adapter:lora``), not a package (``numpy>=2``)."""
+    return demand.partition(":")[0] in KINDS
+
 
 def import_plugin(name: str) -> ModuleType:
     """Import a plugin's module.

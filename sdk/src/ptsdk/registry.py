@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ptsdk import hints
 from ptsdk._importing import check_class, import_file, import_target, is_plain, mixed_in
 from ptsdk._installed import normalise
+from ptsdk._loading import is_component
+from ptsdk._requirements import install, unmet
 from ptsdk.errors import Problem, UserError
 from ptsdk.plugins import Entry, Plugins, Record
 from ptsdk.specs import KINDS, Kind, Spec
@@ -17,7 +18,7 @@ from ptsdk.specs import KINDS, Kind, Spec
 if TYPE_CHECKING:
     import click
 
-__all__ = ["Entry", "Registry", "kind_named", "missing_requirements"]
+__all__ = ["Entry", "Registry", "a", "install", "is_component", "kind_named", "missing_requirements", "unmet"]
 
 
 class Registry:
@@ -100,6 +101,20 @@ class Registry:
             raise self._not_provided(f"no installed plugin fetches {scheme}:// checkpoints", None, known)
         return found[0]
 
+    def fulfilling(self, demand: str) -> list[Entry]:
+        """The installed components that ``kind:name``, ``kind:dist/name`` or ``kind:+capability`` means."""
+        return [entry for entry in self.entries(demand.partition(":")[0]) if entry.fulfils(demand)]
+
+    def absent(self, demand: str) -> Problem:
+        """Why nothing fulfils a ``demand``, and what to install or mend."""
+        kind, _, name = demand.partition(":")
+        if name.startswith("+"):
+            hint = f"install a plugin with such {a(kind)}; `ptsdk list {kind}` shows those that are here"
+            return Problem(f"no installed plugin has {a(kind)} that supports {name[1:]}", hint)
+        dist, _, bare = name.rpartition("/")
+        message = f"no installed plugin provides the {kind} {name}"
+        return self._not_provided(message, dist or hints.provider(kind, bare), self.names(kind), bare).problems[0]
+
     def formats(self) -> list[Entry]:
         """Every checkpoint format, in the order to try them."""
         return self.entries("checkpoint-format")
@@ -177,6 +192,11 @@ class Registry:
         return UserError(Problem(message, hint), *(_may_have(r) for r in self.plugins.broken))
 
 
+def a(kind: str) -> str:
+    """The kind with its article."""
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
 def kind_named(name: str) -> Kind:
     """The kind of that name.
 
@@ -196,33 +216,7 @@ def missing_requirements(spec: Spec) -> tuple[str, ...]:
     Raises:
         UserError: a requirement that cannot be read.
     """
-    return unmet(r for r in spec.requires if r.partition(":")[0] not in KINDS)
-
-
-def unmet(requirements: Iterable[str]) -> tuple[str, ...]:
-    """Those of some PEP 508 ``requirements`` that are not installed in a fitting version.
-
-    Raises:
-        UserError: a requirement that cannot be read.
-    """
-    return tuple(requirement for requirement in requirements if not _is_met(requirement))
-
-
-def _is_met(text: str) -> bool:
-    from importlib.metadata import PackageNotFoundError, version
-
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    try:
-        requirement = Requirement(text)
-    except InvalidRequirement as error:
-        raise UserError(Problem(f"the requirement {text!r} cannot be read", "write it as PEP 508 says")) from error
-    if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-        return True
-    try:
-        return requirement.specifier.contains(version(requirement.name), prereleases=True)
-    except PackageNotFoundError:
-        return False
+    return unmet(r for r in spec.requires if not is_component(r))
 
 
 def _ambiguous(message: str, found: list[Entry]) -> UserError:

@@ -15,7 +15,7 @@ import click
 from ptsdk.cli.output import print_json
 from ptsdk.errors import UserError
 from ptsdk.plugins import Plugins, Record
-from ptsdk.registry import Entry, Registry, missing_requirements, unmet
+from ptsdk.registry import Entry, Registry, install, is_component, missing_requirements, unmet
 
 if TYPE_CHECKING:
     from ptsdk.cli.main import CliContext
@@ -113,16 +113,27 @@ def _component(entry: Entry, registry: Registry) -> Iterator[Check]:
     """What keeps a component from being used; nothing for a sound one."""
     name = f"{entry.kind} {entry.qualified}"
     try:
-        missing = missing_requirements(entry.spec)
-        if missing:
-            yield Check(name, False, f"needs {_quoted(missing)}", f"pip install {_quoted(missing)}")
-        elif entry.kind == "command":
+        needs = [Check(name, False, detail, fix) for detail, fix in _needs(entry, registry)]
+        yield from needs
+        if needs:
+            return
+        if entry.kind == "command":
             registry.load_command(entry)
         else:
             registry.load(entry)
     except UserError as error:
         first = error.problems[0]
         yield Check(name, False, first.message, first.hint)
+
+
+def _needs(entry: Entry, registry: Registry) -> Iterator[tuple[str, str]]:
+    """What a component requires and is not here, and the fix."""
+    for requirement in missing_requirements(entry.spec):
+        yield f"needs {requirement}, which is not installed", install(requirement, entry.dist)
+    for demand in filter(is_component, entry.spec.requires):
+        if not registry.fulfilling(demand):
+            absent = registry.absent(demand)
+            yield f"cannot be used: {absent.message}", absent.hint
 
 
 def _quoted(requirements: tuple[str, ...]) -> str:

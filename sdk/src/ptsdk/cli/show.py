@@ -56,6 +56,7 @@ def describe(entry: Entry, registry: Registry) -> dict[str, Any]:
         "requires": list(spec.requires),
         "missing": list(missing_requirements(spec)),
         "conflicts": list(spec.conflicts),
+        "why": spec.why,
         **{f.name: _plain(getattr(spec, f.name)) for f in fields(spec) if f.name not in BASE_FIELDS},
     }
 

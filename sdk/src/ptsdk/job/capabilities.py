@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from ptsdk.job.sections import TrainSection
 from ptsdk.job.source import Keys, dotted
 from ptsdk.job.wording import Fault
 from ptsdk.plugins import Entry
-from ptsdk.specs import KINDS, DatasetSpec, LossSpec, MethodSpec, Spec
+from ptsdk.registry import Registry, a, install, is_component, missing_requirements
+from ptsdk.specs import DatasetSpec, LossSpec, MethodSpec
 
 Entries = Mapping[Keys, Entry]
 
@@ -23,7 +24,7 @@ _MADE = {
 def impossible(
     entries: Entries,
     train: TrainSection | None,
-    missing_requirements: Callable[[Spec], Iterable[str]],
+    registry: Registry,
     *,
     packing: bool,
     validates: bool,
@@ -33,11 +34,11 @@ def impossible(
     Args:
         entries: the component at each place of the job.
         train: None when it is not sound by itself.
-        missing_requirements: the PEP 508 requirements of a spec that are not installed.
+        registry: what is installed, for what a component requires beside it.
         packing: whether the data is packed.
         validates: whether there is validation data.
     """
-    faults = [*_objectives(entries), *_demands(entries, missing_requirements)]
+    faults = [*_objectives(entries), *_demands(entries, registry)]
     if packing:
         faults += _packing(entries)
     if train is not None:
@@ -85,19 +86,19 @@ def _loss(loss: LossSpec, method: Entry) -> Iterator[Fault]:
         )
 
 
-def _demands(entries: Entries, missing_requirements: Callable[[Spec], Iterable[str]]) -> Iterator[Fault]:
+def _demands(entries: Entries, registry: Registry) -> Iterator[Fault]:
     """What a spec requires and what it cannot be combined with."""
     for keys, entry in entries.items():
         me = f"{entry.kind} {entry.spec.name}"
         for requirement in missing_requirements(entry.spec):
-            yield Fault(keys, f"{me} needs {requirement}, which is not installed", f"pip install '{requirement}'")
-        for demand in entry.spec.requires:
-            if _is_component(demand) and not any(_is(other, demand) for other in entries.values()):
-                kind, _, name = demand.partition(":")
-                yield Fault(keys, f"{me} needs {_called(demand)} in the same job", f"set `{_slot(kind)}: {name}`")
+            how = install(requirement, entry.dist)
+            yield Fault(keys, f"{me} needs {requirement}, which is not installed", how)
+        for demand in filter(is_component, entry.spec.requires):
+            if not any(other.fulfils(demand) for other in entries.values()):
+                yield _lacking(keys, me, demand, registry)
         for refused in entry.spec.conflicts:
             for where, other in entries.items():
-                if where != keys and _is(other, refused):
+                if where != keys and other.fulfils(refused):
                     yield Fault(
                         keys,
                         f"{me} cannot be combined with {other.kind} {other.spec.name} (at {dotted(where)})"
@@ -106,22 +107,17 @@ def _demands(entries: Entries, missing_requirements: Callable[[Spec], Iterable[s
                     )
 
 
-def _is_component(demand: str) -> bool:
-    """``adapter:lora`` rather than a requirement such as ``bitsandbytes>=0.45``."""
-    return demand.partition(":")[0] in KINDS
-
-
-def _is(entry: Entry, wanted: str) -> bool:
-    """Whether an entry is ``kind:name``, ``kind:dist/name``, or has ``kind:+capability``."""
-    kind, _, name = wanted.partition(":")
-    if entry.kind != kind:
-        return False
-    return name[1:] in entry.spec.supports if name.startswith("+") else name in (entry.spec.name, entry.qualified)
-
-
-def _called(demand: str) -> str:
+def _lacking(keys: Keys, me: str, demand: str, registry: Registry) -> Fault:
+    """A component that has to be in the job: the ones to choose from, or where to get one."""
     kind, _, name = demand.partition(":")
-    return f"a {kind} that supports {name[1:]}" if name.startswith("+") else f"{kind} {name}"
+    found = registry.fulfilling(demand)
+    wanted = f"{a(kind)} that supports {name[1:]}" if name.startswith("+") else f"{kind} {name}"
+    message = f"{me} needs {wanted} in the same job"
+    if found:
+        names = [entry.qualified if "/" in name else entry.spec.name for entry in found]
+        return Fault(keys, message, f"set {' or '.join(f'`{_slot(kind)}: {one}`' for one in names)}")
+    absent = registry.absent(demand)
+    return Fault(keys, f"{message}, and {absent.message}", absent.hint)
 
 
 def _slot(kind: str) -> str:

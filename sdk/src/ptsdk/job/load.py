@@ -24,7 +24,7 @@ from ptsdk.job.sections import DataSection, TrainSection, one_or_many
 from ptsdk.job.source import OVERRIDE, Keys, Source, dotted, read_source
 from ptsdk.job.wording import Fault, Faults, faults_of, misplaced_bools
 from ptsdk.plugins import Entry
-from ptsdk.registry import Registry, missing_requirements
+from ptsdk.registry import Registry
 
 TOGETHER = {"batch_size", "micro_batch_size", "clip_grad_norm", "optimizer_in_backward"}
 """Keys of ``train`` that are judged together: when one is faulty, nothing is said of the others."""
@@ -88,7 +88,7 @@ class _Loading:
         packing, validates = (job.data.packing, bool(job.data.validation)) if job else self._data()
         train = job.train if job else self._train()
         self.faults += self._tokenizer()
-        self.faults += impossible(written, train, missing_requirements, packing=packing, validates=validates)
+        self.faults += impossible(written, train, self.resolver.registry, packing=packing, validates=validates)
         if job and not self.faults:
             self.faults += _uncallable(job)
         problems = [*problems, *self._problems()]

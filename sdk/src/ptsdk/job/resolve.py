@@ -19,9 +19,9 @@ from ptsdk.contracts.loss import PolicyLoss, PreferenceLoss, TokenLoss
 from ptsdk.contracts.model import ModelFamily
 from ptsdk.errors import PtsdkError, UserError
 from ptsdk.job.source import Keys
-from ptsdk.job.wording import Fault, Faults, a, faults_of, misplaced_bools, shown
+from ptsdk.job.wording import Fault, Faults, faults_of, misplaced_bools, shown
 from ptsdk.plugins import Entry
-from ptsdk.registry import Registry
+from ptsdk.registry import Registry, a
 from ptsdk.specs import KINDS, DatasetSpec, LossSpec, MethodSpec, Objective, Spec
 
 _LOCAL = re.compile(r"\.py(:|$)")

@@ -57,11 +57,6 @@ def misplaced_bools(model: type[BaseModel], raw: Mapping[str, Any]) -> Iterator[
             yield Fault((name,), f"expected a number, got {shown(raw[name])}")
 
 
-def a(kind: str) -> str:
-    """The kind with its article."""
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
-
-
 def suggest(name: str, known: Iterable[str]) -> str:
     """A hint for a name that is not among ``known``: the closest one, else all of them."""
     choices = sorted(known)

@@ -2,9 +2,10 @@
 
     python docs/generate.py [--check]
 
-``components.md``: every component of the workspace and its options. ``hooks.md``: every hook.
-``conformance.md``: every suite of ``ptsdk.testing`` and what each of its tests proves.
-``job.schema.json``: the job file, for editors.
+``components.md``: every component of the workspace and its options. ``hooks.md``: every hook, and the two
+files its author writes. ``conformance.md``: every suite of ``ptsdk.testing`` and what each of its tests
+proves. ``job.schema.json``: the job file, for editors. In pages written by hand, the blocks that are slices
+of files (``slices.py``).
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from slices import filled
+
 from ptsdk import testing
 from ptsdk.cli.show import describe
 from ptsdk.hookspecs import Contributions, RunEvents
 from ptsdk.job.schema import job_schema
 from ptsdk.plugins import scan
 from ptsdk.registry import Registry
-from ptsdk.specs import KINDS
+from ptsdk.specs import KINDS, Kind
 from ptsdk.testing.suite import standard_tests
+from ptsdk_templates.rendering import template
 
 HERE = Path(__file__).parent
 NOTE = "<!-- made by docs/generate.py; edit the code instead -->\n\n"
@@ -55,19 +59,34 @@ def _option(option: dict[str, Any]) -> str:
 
 
 def hooks() -> str:
-    """Every hook with its signature, and for contributions the contract to subclass."""
+    """Every hook with its signature, and for contributions the contract to subclass and the files to write."""
     by_hook = {kind.hook: kind for kind in KINDS.values()}
-    parts = ["# Hooks\n\n## Contributions\n\nFunctions of a dist's `plugin.py`; each returns an iterable of specs.\n"]
+    parts = [
+        "# Hooks\n\n## Contributions\n\nFunctions of a dist's `plugin.py`; each returns an iterable of specs. What is "
+        "shown of each are the two files of its template: `ptsdk new-plugin KIND NAME` writes them under another "
+        "name, with the tests they pass.\n"
+    ]
     for name, hook in _hooks(Contributions):
         kind = by_hook[name]
         parts.append(
             f"\n### {name}\n\n{inspect.getdoc(hook)}\n\n"
             f"Kind `{kind.name}`, spec `ptsdk.specs.{kind.spec.__name__}`, contract `{kind.contract}`.\n"
         )
-    parts.append("\n## Run events\n\nMethods of the loggers and callbacks that a job names.\n")
+        parts += [f"\n`{path}`\n\n```python\n{text}```\n" for path, text in _two_files(kind).items()]
+    parts.append(
+        "\n## Run events\n\nMethods of the loggers and callbacks that a job names: the two files are those of "
+        "[ptsdk_loggers](#ptsdk_loggers) and [ptsdk_callbacks](#ptsdk_callbacks). Override the events you need.\n"
+    )
     for name, hook in _hooks(RunEvents):
         parts.append(f"\n### {name}{inspect.signature(hook)}\n\n{inspect.getdoc(hook)}\n")
     return NOTE + "".join(parts)
+
+
+def _two_files(kind: Kind) -> dict[str, str]:
+    """What an author writes: ``plugin.py`` and the component's module, by their path in the package."""
+    sources = {path.removeprefix("src/"): text for path, text in template(kind.name).items() if path.startswith("src/")}
+    modules = [path for path in sources if path.endswith(".py") and not path.endswith("/__init__.py")]
+    return {path: sources[path] for path in sorted(modules, key=lambda path: not path.endswith("/plugin.py"))}
 
 
 def _hooks(owner: type) -> list[tuple[str, Any]]:
@@ -144,6 +163,7 @@ def main() -> int:
         "hooks.md": hooks(),
         "job.schema.json": schema(registry),
     }
+    pages |= {page.name: filled(page.read_text("utf-8")) for page in HERE.glob("*.md") if page.name not in pages}
     stale = [n for n, text in pages.items() if not (HERE / n).exists() or (HERE / n).read_text("utf-8") != text]
     if "--check" in sys.argv[1:]:
         print(f"stale: {', '.join(stale)}; run python docs/generate.py" if stale else "the reference pages are fresh")

@@ -66,7 +66,8 @@ def _entry_points(dist: metadata.Distribution) -> tuple[str, str]:
 
 
 def _source(dist: metadata.Distribution, location: Path, fault: str) -> Source:
-    name, version = ((dist.metadata.get_all(key) or [""])[0] for key in ("Name", "Version"))
+    message = dist.metadata  # parsed at each access
+    name, version = ((message.get_all(key) or [""])[0] for key in ("Name", "Version"))
     if not name:
         return Source(str(location), version, (), str(location), "its METADATA has no Name")
     dist_name = normalise(name)

@@ -31,8 +31,9 @@ def test_a_wheel_holds_every_file_of_its_package_and_nothing_else(folder: Path, 
         names = wheel.namelist()
         info = next(name for name in names if name.endswith("/METADATA")).partition("/")[0]
         assert wheel.read(f"{info}/licenses/LICENSE") == (folder / "LICENSE").read_bytes()
-    files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    assert {name for name in names if not name.startswith(info)} == {f for f in files if "__pycache__" not in f}
+    paths = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
+    files = {path.as_posix() for path in paths if not {"__pycache__", ".ruff_cache", ".pytest_cache"} & set(path.parts)}
+    assert {name for name in names if not name.startswith(info)} == files
     assert f"{package}/py.typed" in files
 
 

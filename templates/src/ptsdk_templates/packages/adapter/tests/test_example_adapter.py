@@ -1,26 +1,21 @@
-"""What trains, and that nothing else has moved after a real run."""
+"""What a real run trains and leaves."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import ptsdk
-import torch
-
-from ptsdk_example_adapter.adapter import ExampleAdapter
+from safetensors.torch import load_file
 
 JOB = Path(__file__).parents[1] / "example" / "job.yaml"
 
 
-def test_only_norms_and_biases_move(tmp_path: Path) -> None:
-    def trained(name: str, lr: float) -> torch.nn.Module:
-        output = [f"output_dir={tmp_path / name}", f"optimizer.lr={lr}"]
-        return ptsdk.load_model(str(ptsdk.run(JOB, overrides=output).final_dir), dtype="float32")
-
-    before, after = trained("before", 0.0), trained("after", 0.1)
-    for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
-        assert torch.equal(old, new) == (old.ndim > 1), name
-
-
-def test_the_base_is_gone() -> None:
-    assert not ExampleAdapter.keeps_base
+def test_a_run_leaves_the_files_of_peft(tmp_path: Path) -> None:
+    final = ptsdk.run(JOB, overrides=[f"output_dir={tmp_path / 'run'}", "optimizer.lr=0.1"]).final_dir
+    config = json.loads((final / "adapter_config.json").read_text("utf-8"))
+    assert (config["peft_type"], config["target_modules"]) == ("IA3", ["k_proj", "v_proj"])
+    factors = load_file(final / "adapter_model.safetensors")
+    layers = {name.removeprefix("base_model.model.model.layers.") for name in factors}
+    assert layers == {f"{block}.self_attn.{name}.ia3_l" for block in (0, 1) for name in ("k_proj", "v_proj")}
+    assert all((factor != 1).any() for factor in factors.values())

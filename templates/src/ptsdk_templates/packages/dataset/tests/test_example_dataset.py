@@ -1,22 +1,25 @@
-"""Paragraphs of a small file."""
+"""Which tokens a row becomes, and which of them carry loss."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from ptsdk.errors import UserError
+from ptsdk.data.example import BadRow, Row
+from ptsdk.data.tokenizers import ByteTokenizer
 
 from ptsdk_example_dataset.dataset import ExampleDataset
 
-
-def test_paragraphs_and_their_places(tmp_path: Path) -> None:
-    (tmp_path / "book.txt").write_text("\none\ntwo\n\n\nthree", "utf-8")
-    rows = list(ExampleDataset(path="book.txt").rows(tmp_path))
-    assert [row.values["text"] for row in rows] == ["one\ntwo", "three"]
-    assert [row.place.rpartition(":")[2] for row in rows] == ["2", "6"]
+DATA = ExampleDataset(path="train.jsonl", template="{question}? ")
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no such file: .*book\.txt"):
-        ExampleDataset(path="book.txt").files(tmp_path)
+def test_the_answer_and_its_end_carry_loss() -> None:
+    tokenizer = ByteTokenizer()
+    (document,) = DATA.encode(Row({"question": "one", "answer": "two"}), tokenizer).documents
+    learned = [token for token, on in zip(document.tokens, document.supervised, strict=True) if on]
+    assert tokenizer.decode(list(document.tokens), skip_special=False) == "one? two<eos>"
+    assert tokenizer.decode(learned, skip_special=False) == "two<eos>"
+
+
+@pytest.mark.parametrize("values", [{"question": "one"}, {"question": "one", "answer": 2}, {"answer": "two"}])
+def test_a_row_without_text_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(BadRow, match="expected text in the column"):
+        DATA.encode(Row(values), ByteTokenizer())

@@ -1,4 +1,4 @@
-"""There and back."""
+"""What it learns."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 from ptsdk_example_tokenizer.tokenizer import ExampleTokenizer
 
 
-def test_a_character_is_an_id() -> None:
-    tokenizer = ExampleTokenizer(alphabet="abc ").load(None, Path())
-    ids = tokenizer.encode("a cab!")
-    assert ids == [2, 5, 4, 2, 3, 0]
-    assert tokenizer.decode(ids) == "a cab"
-    assert tokenizer.vocab_size == 6
+def test_what_is_frequent_becomes_one_id(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("sugar " * 50, "utf-8")
+    plain = ExampleTokenizer().load(None, tmp_path)
+    learned = ExampleTokenizer(path="text.txt").load(None, tmp_path)
+    assert (len(plain.encode("sugar")), len(learned.encode("sugar"))) == (5, 1)
+    assert plain.vocab_size == 257
+    assert 257 < learned.vocab_size <= 300
+    assert learned.decode(learned.encode("na\u00efve sugar")) == "na\u00efve sugar"

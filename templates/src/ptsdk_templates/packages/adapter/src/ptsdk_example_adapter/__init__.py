@@ -1,1 +1,1 @@
-"""Only norms and biases train (BitFit, arXiv:2106.10199), for ptsdk."""
+"""A learned factor for each output of some layers (IA3, arXiv:2205.05638), for ptsdk."""

@@ -17,7 +17,6 @@ def ptsdk_adapters() -> list[Spec]:
         Spec(
             "example-adapter",
             "ptsdk_example_adapter.adapter:ExampleAdapter",
-            "Only norms and biases train (BitFit, arXiv:2106.10199)",
-            supports=frozenset({"full"}),
+            "A learned factor for each output of some layers (IA3, arXiv:2205.05638)",
         )
     ]

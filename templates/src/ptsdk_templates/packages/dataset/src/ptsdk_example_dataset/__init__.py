@@ -1,1 +1,1 @@
-"""Paragraphs of a plain text file, every token supervised, for ptsdk."""
+"""{question, answer}, loss on the answer and its end, for ptsdk."""

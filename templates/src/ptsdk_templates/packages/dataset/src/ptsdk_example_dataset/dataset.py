@@ -1,50 +1,48 @@
-"""The data set itself, imported when a job says ``train: {use: example-dataset, path: book.txt}``."""
+"""The data set itself, imported when a job says ``train: {use: example-dataset, path: train.jsonl}``."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from ptsdk.contracts.dataset import Dataset
+from ptsdk.builtin.datasets import FileDataset
 from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data.example import BadRow, Document, Example, Row
-from ptsdk.errors import UserError
 from pydantic import Field
 
 
-class ExampleDataset(Dataset):
-    """Paragraphs of a text file, which an empty line ends; every token carries loss."""
+class ExampleDataset(FileDataset):
+    """``{question, answer}``: the answer and its end carry loss.
 
-    path: str = Field(description="a text file in UTF-8, relative to the job file")
+    Core's ``FileDataset`` reads the rows of JSONL, JSON, CSV or Parquet files and knows `path`, `columns`
+    and `limit`. A data set that reads something else implements ``ptsdk.contracts.dataset.Dataset``.
+    """
 
-    def files(self, base: Path) -> list[Path]:
-        """What will be read. `ptsdk check` asks, so that a missing file is a fault of the job."""
-        path = base / Path(self.path).expanduser()
-        if not path.is_file():
-            raise UserError(f"no such file: {path}", hint="paths are relative to the job file")
-        return [path]
-
-    def rows(self, base: Path) -> Iterator[Row]:
-        """The paragraphs, in order. ``place`` is what messages call a row that cannot be used."""
-        (path,) = self.files(base)
-        paragraph: list[str] = []
-        for number, line in enumerate([*path.read_text("utf-8").splitlines(), ""], start=1):
-            if line.strip():
-                paragraph.append(line)
-            elif paragraph:
-                yield Row({"text": "\n".join(paragraph)}, f"{path}:{number - len(paragraph)}")
-                paragraph = []
+    template: str = Field("Q: {question}\nA: ", description="the text before the answer; {question} is filled in")
+    example_rows: ClassVar[tuple[Mapping[str, Any], ...]] = ({"question": "What is 2 + 2?", "answer": "4"},)
+    """Rows that conformance suites try it with."""
 
     def encode(self, row: Row, tokenizer: Tokenizer) -> Example:
-        """A pure function of row and tokenizer: it is what makes a run repeatable."""
-        ids = tokenizer.encode(row.values["text"])
-        if len(ids) < 2:
-            raise BadRow("a paragraph of one token has nothing to predict")
-        # For each token whether predicting it carries loss; labels are shifted later, once.
-        return Example((Document(tuple(ids), (True,) * len(ids)),))
+        """A pure function of row and tokenizer: that is what makes a run repeatable.
 
-    def fingerprint(self, base: Path) -> str:
-        """Of the content, kept in the run's lock: a resume on other data is refused."""
-        (path,) = self.files(base)
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        Raises:
+            BadRow: a column is missing or is no text; the caller adds file and line.
+        """
+        prompt = tokenizer.encode(self.template.replace("{question}", text(row, "question")))
+        answer = tokenizer.encode(text(row, "answer"), special=False)
+        if tokenizer.eos_id is not None:
+            answer.append(tokenizer.eos_id)
+        # For each token whether predicting it carries loss. Labels are shifted later, once, for all data sets.
+        return Example((Document((*prompt, *answer), (False,) * len(prompt) + (True,) * len(answer)),))
+
+
+def text(row: Row, column: str) -> str:
+    """The text in a column.
+
+    Raises:
+        BadRow: there is none.
+    """
+    value = row.values.get(column)
+    if not isinstance(value, str) or not value:
+        raise BadRow(f"expected text in the column `{column}`, found {value!r}")
+    return value

@@ -17,7 +17,7 @@ def ptsdk_datasets() -> list[DatasetSpec]:
         DatasetSpec(
             "example-dataset",
             "ptsdk_example_dataset.dataset:ExampleDataset",
-            "Paragraphs of a plain text file, every token supervised",
+            "{question, answer}, loss on the answer and its end",
             objective="token",
         )
     ]

@@ -1,1 +1,1 @@
-"""One id a character of an alphabet, for ptsdk."""
+"""Byte pairs learned from a text file, for ptsdk."""

@@ -17,6 +17,6 @@ def ptsdk_tokenizers() -> list[Spec]:
         Spec(
             "example-tokenizer",
             "ptsdk_example_tokenizer.tokenizer:ExampleTokenizer",
-            "One id a character of an alphabet",
+            "Byte pairs learned from a text file",
         )
     ]

@@ -60,6 +60,7 @@ if __name__ == "__main__":
     result = {
         "plugins": json.loads(ptsdk("plugins", "--json")["out"]),
         "tests": tested(packages),
+        "conform": {folder.name: ptsdk("conform", folder.name, "--json") for folder in packages},
         "jobs": {folder.name: used(folder) for folder in packages},
     }
     print(json.dumps(result))

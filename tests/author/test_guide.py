@@ -33,7 +33,9 @@ def test_every_block_is_the_slice_it_says(page: Path) -> None:
 
 def test_most_of_the_code_is_sliced() -> None:
     blocks = re.findall(r"(<!-- [^\n]*-->\n)?```(?:python|toml)\n", GUIDE)
-    assert sum(bool(marker) for marker in blocks) >= len(blocks) - 2  # the two of a plugin that needs another
+    assert (
+        sum(bool(marker) for marker in blocks) >= len(blocks) - 3
+    )  # of a plugin that needs another, and of a deviation
 
 
 def test_a_stale_block_is_filled_anew() -> None:
@@ -63,8 +65,8 @@ def test_the_commands_are_verbs() -> None:
     blocks = "\n".join(re.findall(r"```\n(.*?)```", GUIDE, re.DOTALL))
     verbs = set(re.findall(r"^ptsdk ([a-z-]+)", blocks, re.MULTILINE))
     verbs |= set(re.findall(r"`ptsdk ([a-z][a-z-]*)", GUIDE))
-    assert {"new-plugin", "run", "list", "show", "check", "doctor", "plugins", "schema"} <= verbs
-    assert verbs - {"conform"} <= set(Registry(scan()).names("command"))
+    assert {"new-plugin", "run", "list", "show", "check", "doctor", "plugins", "schema", "conform"} <= verbs
+    assert verbs <= set(Registry(scan()).names("command"))
 
 
 def test_the_files_and_kinds_are_all_there() -> None:

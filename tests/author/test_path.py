@@ -1,4 +1,4 @@
-"""The whole path of an author, for every kind: new-plugin, edit, build, install, test, run a job.
+"""The whole path of an author, for every kind: new-plugin, edit, build, install, test, conform, run a job.
 
 The packages are installed from their wheels into an environment that has ptsdk, pytest and, for the two
 kinds that only a method that generates asks for, ptsdk-grpo. They are installed side by side because they
@@ -80,6 +80,15 @@ def test_it_is_found_by_its_entry_point(kind: str, author: Author) -> None:
 @pytest.mark.parametrize("kind", kinds())
 def test_its_own_tests_pass(kind: str, author: Author) -> None:
     assert author.seen["tests"][author.folders[kind].name]
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_it_conforms(kind: str, author: Author) -> None:
+    done = author.seen["conform"][author.folders[kind].name]
+    assert done["code"] == 0, done["out"]
+    report = json.loads(done["out"])
+    assert (report["dist"], report["ok"]) == (f"ptsdk-{named(kind)}", True)
+    assert named(kind) in {suite["component"] for suite in report["suites"]}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in kinds() if kind not in WITHOUT_JOB])

@@ -18,8 +18,8 @@ LOSS = "class Zero:\n    pass\n"
 
 @dataclass(frozen=True)
 class Dist:
-    """A dist of one package: the text of ``plugin.py``, other modules, words of the error it earns, and more
-    lines of METADATA."""
+    """A dist of one package: the text of ``plugin.py``, other modules, words of the error it earns, and
+    what it requires."""
 
     name: str
     plugin: str
@@ -42,8 +42,9 @@ class Dist:
         info = f"{self.package}-{self.version}.dist-info"
         points = self.entry_points or f"[ptsdk]\n{self.name} = {self.package}.plugin\n"
         head = f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {self.version}\n"
-        more = [*(f"Provides-Extra: {one}\n" for one in self.extras), *(f"Requires-Dist: {one}\n" for one in self.requires)]
-        files[f"{info}/METADATA"] = head + "".join(more)
+        extras = "".join(f"Provides-Extra: {one}\n" for one in self.extras)
+        requires = "".join(f"Requires-Dist: {one}\n" for one in self.requires)
+        files[f"{info}/METADATA"] = head + extras + requires
         files[f"{info}/entry_points.txt"] = points
         record = "".join(f"{path},{_hash(text)},{len(text.encode())}\n" for path, text in files.items())
         files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n"

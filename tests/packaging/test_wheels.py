@@ -88,6 +88,6 @@ def test_plugins_join_by_being_installed(
 def test_own_tests_need_only_what_the_dist_declares(folder: Path, tmp_path: Path) -> None:
     where = interpreter(tmp_path / "env", [f"{project(folder)['name']}[test]"])
     copy = tmp_path / "copy"
-    shutil.copytree(folder / "tests", copy / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("src", "__pycache__", ".*_cache"))
     done = where.run("-m", "pytest", "-q", "--import-mode=importlib", "-m", "not weights", "tests", cwd=copy)
     assert done.returncode == 0, done.stdout[-4000:]

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 import ptsdk
+from ptsdk.testing import LoggerSuite
 from ptsdk_csv.logger import Csv
+
+
+class TestConforms(LoggerSuite):
+    """The suite of the kind."""
+
+    component = "csv"
 
 JOB = Path(__file__).parents[1] / "example" / "job.yaml"
 

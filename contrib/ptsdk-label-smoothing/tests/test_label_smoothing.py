@@ -8,7 +8,14 @@ from torch.nn.functional import cross_entropy
 
 from ptsdk.nn.batch import IGNORE
 from ptsdk.nn.head import Head
+from ptsdk.testing import LossSuite
 from ptsdk_label_smoothing.loss import LabelSmoothing
+
+
+class TestConforms(LossSuite):
+    """The suite of the kind."""
+
+    component = "label-smoothing"
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])

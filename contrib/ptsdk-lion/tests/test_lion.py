@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ptsdk.testing import OptimizerSuite
 from ptsdk_lion.optimizer import Lion
+
+
+class TestConforms(OptimizerSuite):
+    """The suite of the kind."""
+
+    component = "lion"
 
 LR, B1, B2, DECAY = 0.01, 0.9, 0.99, 0.1
 

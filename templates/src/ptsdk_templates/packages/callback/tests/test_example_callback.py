@@ -6,6 +6,13 @@ from pathlib import Path
 
 import ptsdk
 import pytest
+from ptsdk.testing import CallbackSuite
+
+
+class TestConforms(CallbackSuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-callback"
 
 JOB = Path(__file__).parents[1] / "example" / "job.yaml"
 

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from ptsdk.errors import UserError
 
+from ptsdk.testing import CheckpointFormatSuite
 from ptsdk_example_checkpoint_format.format import ExampleFormat
+
+
+class TestConforms(CheckpointFormatSuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-checkpoint-format"
 
 
 def archive(folder: Path, config: str) -> Path:

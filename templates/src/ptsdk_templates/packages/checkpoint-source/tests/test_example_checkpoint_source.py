@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from ptsdk.errors import UserError
 
+from ptsdk.testing import CheckpointSourceSuite
 from ptsdk_example_checkpoint_source.source import ROOT, ExampleSource
+
+
+class TestConforms(CheckpointSourceSuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-checkpoint-source"
 
 SCHEME = "example-checkpoint-source://"
 

@@ -8,7 +8,14 @@ from pathlib import Path
 from click.testing import CliRunner
 from ptsdk.errors import UserError
 
+from ptsdk.testing import CommandSuite
 from ptsdk_example_command.command import report
+
+
+class TestConforms(CommandSuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-command"
 
 
 def test_the_last_row_of_a_run(tmp_path: Path) -> None:

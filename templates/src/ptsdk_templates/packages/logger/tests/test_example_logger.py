@@ -6,6 +6,13 @@ import os
 from pathlib import Path
 
 import ptsdk
+from ptsdk.testing import LoggerSuite
+
+
+class TestConforms(LoggerSuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-logger"
 
 JOB = Path(__file__).parents[1] / "example" / "job.yaml"
 

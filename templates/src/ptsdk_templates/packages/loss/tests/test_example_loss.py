@@ -8,7 +8,14 @@ from ptsdk.nn.batch import IGNORE
 from ptsdk.nn.head import Head
 from torch.nn.functional import cross_entropy
 
+from ptsdk.testing import LossSuite
 from ptsdk_example_loss.loss import ExampleLoss
+
+
+class TestConforms(LossSuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-loss"
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 2.0])

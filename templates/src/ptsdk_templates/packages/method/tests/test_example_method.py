@@ -12,7 +12,14 @@ from ptsdk.nn.batch import IGNORE
 from ptsdk.nn.head import Head
 from torch import Tensor
 
+from ptsdk.testing import MethodSuite
 from ptsdk_example_method.method import ExampleMethod
+
+
+class TestConforms(MethodSuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-method"
 
 
 class Labels(TokenLoss):

@@ -9,7 +9,14 @@ from __future__ import annotations
 import torch
 from ptsdk.nn.batch import Batch
 
+from ptsdk.testing import ModelFamilySuite
 from ptsdk_example_model_family.model import ExampleFamily, squared_relu
+
+
+class TestConforms(ModelFamilySuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-model-family"
 
 
 def test_squared_relu() -> None:

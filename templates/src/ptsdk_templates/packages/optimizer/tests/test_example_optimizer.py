@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ptsdk.testing import OptimizerSuite
 from ptsdk_example_optimizer.optimizer import ExampleOptimizer
+
+
+class TestConforms(OptimizerSuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-optimizer"
 
 
 def test_three_steps_by_hand() -> None:

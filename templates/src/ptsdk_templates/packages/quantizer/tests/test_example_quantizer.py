@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ptsdk.testing import QuantizerSuite
 from ptsdk_example_quantizer.quantizer import ExampleLinear, rounded
+
+
+class TestConforms(QuantizerSuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-quantizer"
 
 
 def test_a_row_is_rounded_to_its_own_grid() -> None:

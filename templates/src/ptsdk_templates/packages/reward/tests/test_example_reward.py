@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from ptsdk.testing import RewardSuite
 from ptsdk_example_reward.reward import ExampleReward
+
+
+class TestConforms(RewardSuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-reward"
 
 
 def test_the_share_of_wanted_words() -> None:

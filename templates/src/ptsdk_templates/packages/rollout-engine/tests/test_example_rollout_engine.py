@@ -8,7 +8,14 @@ from ptsdk.builtin.rollout import Local
 from ptsdk.builtin.tiny import Tiny
 from ptsdk.generate.sampling import SamplingParams
 
+from ptsdk.testing import RolloutEngineSuite
 from ptsdk_example_rollout_engine.rollout import ExampleEngine
+
+
+class TestConforms(RolloutEngineSuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-rollout-engine"
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from ptsdk.testing import ScheduleSuite
 from ptsdk_example_schedule.schedule import ExampleSchedule
+
+
+class TestConforms(ScheduleSuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-schedule"
 
 
 @pytest.mark.parametrize(("step", "factor"), [(0, 0.0), (5, 0.5), (10, 1.0), (110, 0.5**0.5), (310, 0.5)])

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from ptsdk.testing import StrategySuite
 from ptsdk_example_strategy.strategy import ExampleStrategy
+
+
+class TestConforms(StrategySuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-strategy"
 
 
 def test_the_number_of_threads() -> None:

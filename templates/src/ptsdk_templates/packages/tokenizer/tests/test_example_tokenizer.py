@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ptsdk.testing import TokenizerSuite
 from ptsdk_example_tokenizer.tokenizer import ExampleTokenizer
+
+
+class TestConforms(TokenizerSuite):
+    """The suite of the kind: what every component of it has to do."""
+
+    component = "example-tokenizer"
 
 
 def test_what_is_frequent_becomes_one_id(tmp_path: Path) -> None:

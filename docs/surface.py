@@ -41,6 +41,8 @@ MODULES = (
     "ptsdk.builtin.optimizers",
     "ptsdk.builtin.sft",
     "ptsdk.builtin.single",
+    "ptsdk.checkpoint.weights",
+    "ptsdk.testing",
 )
 """What a plugin may import, beside every module of ``PACKAGES``."""
 

@@ -20,6 +20,7 @@ class TestConforms(LoggerSuite):
 
     component = "csv"
 
+
 JOB = Path(__file__).parents[1] / "example" / "job.yaml"
 
 

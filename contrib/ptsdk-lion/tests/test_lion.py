@@ -14,6 +14,7 @@ class TestConforms(OptimizerSuite):
 
     component = "lion"
 
+
 LR, B1, B2, DECAY = 0.01, 0.9, 0.99, 0.1
 
 

@@ -6,14 +6,15 @@ import json
 from pathlib import Path
 
 import ptsdk
-from safetensors.torch import load_file
 from ptsdk.testing import AdapterSuite
+from safetensors.torch import load_file
 
 
 class TestConforms(AdapterSuite):
     """The suite of the kind: what every component of it has to do."""
 
     component = "example-adapter"
+
 
 JOB = Path(__file__).parents[1] / "example" / "job.yaml"
 

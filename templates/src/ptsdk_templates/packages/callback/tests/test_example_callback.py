@@ -14,6 +14,7 @@ class TestConforms(CallbackSuite):
 
     component = "example-callback"
 
+
 JOB = Path(__file__).parents[1] / "example" / "job.yaml"
 
 

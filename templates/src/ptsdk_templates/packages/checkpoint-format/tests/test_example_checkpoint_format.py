@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from ptsdk.errors import UserError
-
 from ptsdk.testing import CheckpointFormatSuite
+
 from ptsdk_example_checkpoint_format.format import ExampleFormat
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from ptsdk.errors import UserError
-
 from ptsdk.testing import CheckpointSourceSuite
+
 from ptsdk_example_checkpoint_source.source import ROOT, ExampleSource
 
 
@@ -15,6 +15,7 @@ class TestConforms(CheckpointSourceSuite):
     """The suite of the kind: what every component of it has to do."""
 
     component = "example-checkpoint-source"
+
 
 SCHEME = "example-checkpoint-source://"
 

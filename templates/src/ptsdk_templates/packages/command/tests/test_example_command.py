@@ -7,8 +7,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 from ptsdk.errors import UserError
-
 from ptsdk.testing import CommandSuite
+
 from ptsdk_example_command.command import report
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from ptsdk.data.example import BadRow, Row
 from ptsdk.data.tokenizers import ByteTokenizer
-
 from ptsdk.testing import DatasetSuite
+
 from ptsdk_example_dataset.dataset import ExampleDataset
 
 
@@ -14,6 +14,7 @@ class TestConforms(DatasetSuite):
     """The suite of the kind: what every component of it has to do."""
 
     component = "example-dataset"
+
 
 DATA = ExampleDataset(path="train.jsonl", template="{question}? ")
 

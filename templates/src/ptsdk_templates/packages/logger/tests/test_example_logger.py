@@ -14,6 +14,7 @@ class TestConforms(LoggerSuite):
 
     component = "example-logger"
 
+
 JOB = Path(__file__).parents[1] / "example" / "job.yaml"
 
 

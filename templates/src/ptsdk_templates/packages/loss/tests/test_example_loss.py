@@ -6,9 +6,9 @@ import pytest
 import torch
 from ptsdk.nn.batch import IGNORE
 from ptsdk.nn.head import Head
+from ptsdk.testing import LossSuite
 from torch.nn.functional import cross_entropy
 
-from ptsdk.testing import LossSuite
 from ptsdk_example_loss.loss import ExampleLoss
 
 

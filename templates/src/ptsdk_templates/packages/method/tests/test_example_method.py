@@ -10,9 +10,9 @@ from ptsdk.contracts.loss import LossOutput, TokenLoss
 from ptsdk.data.example import Document, Example
 from ptsdk.nn.batch import IGNORE
 from ptsdk.nn.head import Head
+from ptsdk.testing import MethodSuite
 from torch import Tensor
 
-from ptsdk.testing import MethodSuite
 from ptsdk_example_method.method import ExampleMethod
 
 

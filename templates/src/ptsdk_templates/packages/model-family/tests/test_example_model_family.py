@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 from ptsdk.nn.batch import Batch
-
 from ptsdk.testing import ModelFamilySuite
+
 from ptsdk_example_model_family.model import ExampleFamily, squared_relu
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
+from ptsdk.testing import OptimizerSuite
 from torch import nn
 
-from ptsdk.testing import OptimizerSuite
 from ptsdk_example_optimizer.optimizer import ExampleOptimizer
 
 

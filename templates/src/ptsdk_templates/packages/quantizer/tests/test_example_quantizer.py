@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
+from ptsdk.testing import QuantizerSuite
 from torch import nn
 
-from ptsdk.testing import QuantizerSuite
 from ptsdk_example_quantizer.quantizer import ExampleLinear, rounded
 
 

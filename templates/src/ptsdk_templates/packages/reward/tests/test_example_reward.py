@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ptsdk.testing import RewardSuite
+
 from ptsdk_example_reward.reward import ExampleReward
 
 

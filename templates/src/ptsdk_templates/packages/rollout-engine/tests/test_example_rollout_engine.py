@@ -7,8 +7,8 @@ import torch
 from ptsdk.builtin.rollout import Local
 from ptsdk.builtin.tiny import Tiny
 from ptsdk.generate.sampling import SamplingParams
-
 from ptsdk.testing import RolloutEngineSuite
+
 from ptsdk_example_rollout_engine.rollout import ExampleEngine
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from ptsdk.testing import ScheduleSuite
+
 from ptsdk_example_schedule.schedule import ExampleSchedule
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-
 from ptsdk.testing import StrategySuite
+
 from ptsdk_example_strategy.strategy import ExampleStrategy
 
 

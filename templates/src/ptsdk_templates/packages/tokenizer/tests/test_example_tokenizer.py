@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptsdk.testing import TokenizerSuite
+
 from ptsdk_example_tokenizer.tokenizer import ExampleTokenizer
 
 

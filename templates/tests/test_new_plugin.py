@@ -35,7 +35,12 @@ def test_a_template_is_a_whole_package(kind: str) -> None:
     assert f"\nPTSDK_API = {API} " in files[f"src/{package}/plugin.py"]
     assert files["README.md"].startswith(f"# {dist}\n")
     assert f"(c) 2026, the {dist} authors" in files["LICENSE"]
-    assert {"LICENSE", f"src/{package}/py.typed", f"tests/test_example_{kind.replace('-', '_')}.py"} <= set(files)
+    assert {
+        "LICENSE",
+        ".gitignore",
+        f"src/{package}/py.typed",
+        f"tests/test_example_{kind.replace('-', '_')}.py",
+    } <= set(files)
 
 
 @pytest.mark.parametrize("kind", kinds())

@@ -132,3 +132,11 @@ def test_an_extra_is_met_when_what_it_brings_is(installed: Path) -> None:
     assert unmet(["ptsdk-y-needy[other]", "ptsdk-y-needy"]) == ("ptsdk-y-needy[other]",)
     OTHER.install(installed)
     assert unmet(["ptsdk-y-needy[other]"]) == ()
+
+
+def test_show_says_what_is_required_and_from_whom(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "loss", "by-package", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["dist"], shown["version"]) == ("ptsdk-y-needy", "1.0")
+    assert (shown["requires"], shown["missing"]) == (["ptsdk-y-other>=2"], ["ptsdk-y-other>=2"])
+    assert {"supports", "conflicts", "why", "options", "objective"} <= set(shown)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -70,6 +71,13 @@ class DPO(Method):
             return batch
         pairs = known["train" if data is run.train_data else "validation"]
         return replace(batch, extras={REFERENCE: pairs[list(indices) or [0]].flatten()})
+
+    def rehearse(self, run: Run) -> list[Batch]:
+        """See the contract; log-probs that a run would compute beforehand are there."""
+        batches = super().rehearse(run)
+        if self.reference != "precompute":
+            return batches
+        return [replace(batch, extras={REFERENCE: torch.zeros(len(batch.seq_lens))}) for batch in batches]
 
     def loss(self, run: Run, batch: Batch) -> LossOutput:
         """The job's loss on the pairs of ``batch``; the metrics have TRL's names."""

@@ -17,7 +17,7 @@ from ptsdk.contracts.loss import LossOutput, PolicyLoss, Ratio, SampledTokens
 from ptsdk.contracts.method import Method
 from ptsdk.contracts.model import ModelFamily
 from ptsdk.contracts.reward import Reward
-from ptsdk.contracts.rollout import RolloutEngine
+from ptsdk.contracts.rollout import Completion, RolloutEngine
 from ptsdk.contracts.run import serving
 from ptsdk.data.example import Example
 from ptsdk.data.order import share
@@ -190,6 +190,21 @@ class GRPO(Method):
         )
         mine = Share.cut(own, places, self._idle(run))
         return replace(mine, parts=tuple(self._known(run, part) for part in mine.parts))
+
+    def rehearse(self, run: Run) -> list[Batch]:
+        """A step's first micro-batches, of the longest prompts and completions of ``max_new_tokens``, after a
+        rollout of them; nothing is judged."""
+        places = places_of(run, run.job.train.batch_size)
+        start, stop = span(places)
+        longest = run.train_plan.lengths.argsort()[::-1]
+        examples = [run.train_data[int(longest[i // self.group_size % len(longest)])] for i in range(start, stop)]
+        prompts = [example.documents[0].tokens for example in examples]
+        with run.strategy.unsharded(run.model):
+            self.rollout.rehearse(run.model, prompts, SamplingParams(self.max_new_tokens, self.temperature))
+        made_up = Completion((0,) * self.max_new_tokens, (0.0,) * self.max_new_tokens, "length")
+        scores = torch.zeros(len(prompts), len(self.rewards), dtype=torch.float64)
+        mine = Share.cut(written(prompts, [made_up] * len(prompts), scores), places, self._idle(run))
+        return [self._known(run, part).batch() for part in mine.parts[:2]]
 
     def _write(self, run: Run, examples: Sequence[Example], places: Sequence[int], seed: int) -> tuple[Rollout, Tensor]:
         """This process's completions, one of each example, and the scores [n, R] of all processes' together."""

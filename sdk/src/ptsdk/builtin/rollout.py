@@ -24,3 +24,9 @@ class Local(RolloutEngine):
         from ptsdk.generate.engine import generate
 
         return generate(model, prompts, params, slots=self.slots)
+
+    def rehearse(self, model: CausalLM, prompts: Sequence[Sequence[int]], params: SamplingParams) -> None:
+        """See ``RolloutEngine.rehearse``."""
+        from ptsdk.generate.engine import rehearse
+
+        rehearse(model, prompts, params, slots=self.slots)

@@ -71,6 +71,13 @@ class Method(Component):
             return self.collate(run, [data[i] for i in indices])
         return replace(self.collate(run, [data[0]]), live=False)
 
+    def rehearse(self, run: Run) -> list[Batch]:
+        """The micro-batches of the step that needs most memory, for `ptsdk plan`: one that begins a step, and
+        where gradients accumulate one that adds to them. The models of ``run`` have shapes and no data; a
+        method whose batches come from the model goes once through what makes them."""
+        largest = run.train_plan.largest_micro_batches(run.total_steps)
+        return [self.micro_batch(run, run.train_data, indices) for indices in largest]
+
     @abstractmethod
     def loss(self, run: Run, batch: Batch) -> LossOutput:
         """What ``batch`` contributes, on the run's device."""

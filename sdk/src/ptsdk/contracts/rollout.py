@@ -34,3 +34,7 @@ class RolloutEngine(Component):
     def generate(self, model: CausalLM, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[Completion]:
         """One completion of each prompt, in order. The result depends on ``params.seed`` and
         each prompt's place alone, not on how prompts are batched."""
+
+    def rehearse(self, model: CausalLM, prompts: Sequence[Sequence[int]], params: SamplingParams) -> None:
+        """Go through what needs most memory in ``generate``, for `ptsdk plan`: ``model`` has shapes and no
+        data. By default nothing: the engine holds its memory elsewhere."""

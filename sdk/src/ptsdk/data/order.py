@@ -161,6 +161,15 @@ class SamplePlan:
                 progress.epoch, progress.offset = progress.epoch + 1, 0
         return batch
 
+    def largest_micro_batches(self, steps: int) -> Share:
+        """The examples of the first micro-batch of a step with most tokens, and, where steps accumulate, of
+        the largest later one: on any process, in the first epoch or the first ``steps`` if they are fewer."""
+        items = self.items(0)[: steps * self.batch_size]
+        batches = [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]
+        shares = [share(b, self.micro_batch_size, r, self.world_size) for b in batches for r in range(self.world_size)]
+        groups = ([s[0] for s in shares], [micro_batch for s in shares for micro_batch in s[1:]])
+        return [max(group, key=lambda examples: int(self.lengths[examples].sum())) for group in groups if group]
+
     def epochs_done(self, progress: Progress) -> float:
         """The cursor in epochs, for people: 1.5 is half way through the second."""
         return progress.epoch + progress.offset / self._size(progress.epoch)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -60,6 +60,24 @@ def generate(
     limits = token_limits(model, prompts, params)
     with evaluating(model), eager(model):
         return _Generation(model, prompts, params, limits, slots, on_token).run()
+
+
+@torch.no_grad()
+def rehearse(model: CausalLM, prompts: Sequence[Sequence[int]], params: SamplingParams, slots: int = 16) -> None:
+    """What ``generate`` holds at its fullest: the prompts of every slot are read, and one token is drawn
+    where the completions end. What is drawn does not matter: the tensors may have no data.
+
+    Raises:
+        UserError: as ``generate``.
+    """
+    endless = replace(params, stop_ids=())
+    limits = token_limits(model, prompts, endless)
+    with evaluating(model), eager(model):
+        generation = _Generation(model, prompts, endless, limits, slots, None)
+        generation.fill()
+        for row in generation.rows:
+            row.tokens = [0] * (row.limit - 1)
+        generation.decode()
 
 
 def token_limits(model: CausalLM, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[int]:
@@ -153,11 +171,15 @@ class _Generation:
     def run(self) -> list[Completion]:
         """Until every prompt has its completion."""
         while self.waiting or self.rows:
-            while self.waiting and len(self.rows) < self.slots:
-                self._admit()
+            self.fill()
             if self.rows:
-                self._decode()
+                self.decode()
         return [self.done[i] for i in range(len(self.prompts))]
+
+    def fill(self) -> None:
+        """Read waiting prompts until no slot is free."""
+        while self.waiting and len(self.rows) < self.slots:
+            self._admit()
 
     def _admit(self) -> None:
         """Read the next prompts into free slots and draw their first tokens."""
@@ -188,7 +210,7 @@ class _Generation:
             groups.setdefault(prompt, []).append(self.waiting.popleft())
         return groups
 
-    def _decode(self) -> None:
+    def decode(self) -> None:
         """One more token for every row."""
         positions = [row.position for row in self.rows]
         tokens = [row.tokens[-1] for row in self.rows]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ptsdk.checkpoint.lock import what_runs
@@ -36,10 +37,7 @@ def assemble(job: Job, registry: Registry) -> Run:
     """
     world = job.strategy.setup()
     refuse_disagreement(job.strategy, what_runs(job, job.resolved()))
-    if job.train.activation_offloading and world.device.type == "cpu":
-        raise UserError(
-            Problem("there is nothing to offload from on a CPU", "leave it out", path="train.activation_offloading")
-        )
+    refuse_offloading(job, world.device)
     policy = open_model(job.model, job, registry)
     check_exportable(policy.config)
     tokenizer = job.tokenizer.load(policy.checkpoint, job.base)
@@ -54,7 +52,7 @@ def assemble(job: Job, registry: Registry) -> Run:
         if data:
             check_vocabulary(data.store, model.vocab_size)
 
-    plan = sample_plan(job, train, world)
+    plan = sample_plan(job, train.store.lengths, train.sizes, world)
     return Run(
         job=job,
         world=world,
@@ -87,14 +85,18 @@ def check_exportable(config: Mapping[str, Any]) -> None:
             raise UserError(Problem(message, "add the key, as the checkpoint it came from has it", path="model.path"))
 
 
+def refuse_offloading(job: Job, device: torch.device) -> None:
+    """Raise a UserError where activations are to leave a device for the place they are in already."""
+    if job.train.activation_offloading and device.type == "cpu":
+        raise UserError(
+            Problem("there is nothing to offload from on a CPU", "leave it out", path="train.activation_offloading")
+        )
+
+
 def build_policy(job: Job, policy: Opened, world: World) -> CausalLM:
     """The policy: built without storage, changed by quantizer, adapter and strategy, then loaded."""
     dtype = resolve_dtype(job.model.dtype, world.device)
-    model = build_on_meta(job.model, policy.config, dtype)
-    if job.quantizer:
-        job.quantizer.prepare(model)
-    job.adapter.apply(model)
-    model = job.strategy.wrap(model, world)
+    model = shape_policy(job, policy, world, dtype)
     names = [name for name, _ in model.named_parameters() if not job.adapter.own(name)]
     job.strategy.load(model, base_tensors(model, names, policy.checkpoint, job.train.seed), world, dtype)
     job.adapter.init(model, job.train.seed)
@@ -103,6 +105,15 @@ def build_policy(job: Job, policy: Opened, world: World) -> CausalLM:
         for block in model.layers:
             block.compile(dynamic=True)
     return model
+
+
+def shape_policy(job: Job, policy: Opened, world: World, dtype: torch.dtype) -> CausalLM:
+    """The policy before it has storage: every parameter in the shape and dtype it will be held in."""
+    model = build_on_meta(job.model, policy.config, dtype)
+    if job.quantizer:
+        job.quantizer.prepare(model)
+    job.adapter.apply(model)
+    return job.strategy.wrap(model, world)
 
 
 def build_optimizer(job: Job, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
@@ -124,11 +135,11 @@ def read_data(job: Job, datasets: tuple[Dataset, ...], tokenizer: Tokenizer) -> 
     )
 
 
-def sample_plan(job: Job, data: EncodedData, world: World) -> SamplePlan:
-    """Which examples each step of this process reads."""
+def sample_plan(job: Job, lengths: NDArray[np.integer], sizes: Sequence[int], world: World) -> SamplePlan:
+    """Which examples each step of this process reads, of data sets of ``sizes`` examples, ``lengths`` in all."""
     return SamplePlan(
-        lengths=data.store.lengths,
-        sizes=data.sizes,
+        lengths=lengths,
+        sizes=sizes,
         weights=[dataset.weight for dataset in job.data.train],
         seed=job.train.seed,
         shuffle=job.data.shuffle,

@@ -31,17 +31,22 @@ class Opened(NamedTuple):
         return build_on_meta(self.family, self.config, torch.float32).vocab_size
 
 
-def open_model(family: ModelFamily, job: Job, registry: Registry) -> Opened:
+def open_model(family: ModelFamily, job: Job, registry: Registry, *, weights: bool = True) -> Opened:
     """The model of a family's options; no weight is read.
+
+    Args:
+        weights: False where none ever will be, so that none has to be fetched.
 
     Raises:
         UserError: its checkpoint cannot be opened.
     """
-    checkpoint = open_checkpoint(family.path, job.base, registry) if family.path else None
+    checkpoint = open_checkpoint(family.path, job.base, registry, weights=weights) if family.path else None
     return Opened(family, checkpoint, checkpoint.config if checkpoint else family.full_config(family.config or {}))
 
 
-def open_frozen(job: Job, registry: Registry, tokenizer: Tokenizer, policy: Opened) -> dict[str, Opened]:
+def open_frozen(
+    job: Job, registry: Registry, tokenizer: Tokenizer, policy: Opened, *, weights: bool = True
+) -> dict[str, Opened]:
     """The models that the method wants beside the policy, by its names for them.
 
     Raises:
@@ -49,7 +54,8 @@ def open_frozen(job: Job, registry: Registry, tokenizer: Tokenizer, policy: Open
     """
     models = job.method.frozen_models(job)
     frozen = {
-        name: policy if family is job.model else open_model(family, job, registry) for name, family in models.items()
+        name: policy if family is job.model else open_model(family, job, registry, weights=weights)
+        for name, family in models.items()
     }
     for name, model in frozen.items():
         if model is not policy:
@@ -82,15 +88,20 @@ def refuse_other_tokens(name: str, model: Opened, tokenizer: Tokenizer, policy: 
 
 
 def build_frozen(job: Job, opened: Opened, world: World) -> CausalLM:
-    """Such a model: sharded like the policy, in eval mode.
-
-    ``job.model`` itself is the policy training starts from, so it is quantised like the policy.
-    """
+    """Such a model: sharded like the policy, in eval mode."""
     dtype = resolve_dtype(opened.family.dtype, world.device)
-    model = build_on_meta(opened.family, opened.config, dtype)
-    if job.quantizer and opened.family is job.model:
-        job.quantizer.prepare(model)
-    model = job.strategy.wrap(model.requires_grad_(False), world)
+    model = shape_frozen(job, opened, world, dtype)
     names = [name for name, _ in model.named_parameters()]
     job.strategy.load(model, base_tensors(model, names, opened.checkpoint, job.train.seed), world, dtype)
     return model.eval()
+
+
+def shape_frozen(job: Job, opened: Opened, world: World, dtype: torch.dtype) -> CausalLM:
+    """Such a model before it has storage.
+
+    ``job.model`` itself is the policy training starts from, so it is quantised like the policy.
+    """
+    model = build_on_meta(opened.family, opened.config, dtype)
+    if job.quantizer and opened.family is job.model:
+        job.quantizer.prepare(model)
+    return job.strategy.wrap(model.requires_grad_(False), world)

@@ -63,7 +63,7 @@ class Trainer:
             self._validate()
         started = time.perf_counter()
         for micro_batches in run.job.method.batches(run):
-            metrics = self._step(micro_batches)
+            metrics = self.step(micro_batches)
             progress.step += 1
             self._report(metrics, time.perf_counter() - started)
             due = self._over() or _every(self.train.validate_every, progress.step)
@@ -83,7 +83,7 @@ class Trainer:
         progress = self.run.progress
         return progress.step >= self.run.total_steps or progress.stopped is not None
 
-    def _step(self, micro_batches: Iterable[Batch]) -> dict[str, float]:
+    def step(self, micro_batches: Iterable[Batch]) -> dict[str, float]:
         """Accumulate gradients of sums, divide once by the weight of the whole step, update."""
         run = self.run
         tally = Tally(run.world.device)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from ptsdk.contracts.optimizer import Optimizer
 from ptsdk.train.composite import Composite
@@ -56,11 +57,10 @@ class SGD(Optimizer):
         return self
 
     def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.SGD:
-        """Fused where the device has it."""
+        """Fused where the device has it; torch has no fused kernel for shards."""
         groups = decay_groups(parameters, self.weight_decay)
-        return torch.optim.SGD(
-            groups, self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=can_fuse(parameters)
-        )
+        fused = can_fuse(parameters) and not any(isinstance(p, DTensor) for p in parameters.values())
+        return torch.optim.SGD(groups, self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused)
 
 
 class Adafactor(Optimizer):

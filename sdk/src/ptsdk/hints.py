@@ -25,6 +25,13 @@ _BY_DIST: dict[str, dict[str, tuple[str, ...]]] = {
     "ptsdk-templates": {"command": ("new-plugin",)},
 }
 
+_CAPABLE: dict[tuple[str, str], str] = {
+    ("adapter", "low-rank"): "ptsdk-lora",
+    ("quantizer", "packs"): "ptsdk-torchao",
+    ("optimizer", "small-state"): "ptsdk-torchao",
+    ("strategy", "sharded"): "ptsdk-fsdp2",
+}
+
 _ARCHITECTURES: dict[str, str] = {
     "Llama": "ptsdk-llama",
     "Gemma": "ptsdk-gemma",
@@ -39,6 +46,11 @@ _ARCHITECTURES: dict[str, str] = {
 def provider(kind: str, name: str) -> str | None:
     """The official dist that has the component ``name`` of a kind, None when there is none."""
     return next((dist for dist, kinds in _BY_DIST.items() if name in kinds.get(kind, ())), None)
+
+
+def capability_provider(kind: str, capability: str) -> str | None:
+    """The official dist whose components of a kind have a capability."""
+    return _CAPABLE.get((kind, capability))
 
 
 def architecture_provider(architecture: str) -> str | None:

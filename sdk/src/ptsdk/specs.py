@@ -35,7 +35,9 @@ class Spec:
         conflicts: components this one cannot be combined with, as ``kind:name`` or a capability
             as ``kind:+capability``.
         why: the reason for ``conflicts``, told to the user: "packed weights are frozen".
-        supports: free-form capabilities, e.g. ``{"sharded", "resume"}``.
+        supports: free-form capabilities. `ptsdk plan` proposes components that save memory by them: an adapter
+            that is ``low-rank``, a quantizer that ``packs``, an optimizer of ``small-state``, a strategy whose
+            weights are ``sharded``.
 
     Raises:
         ValueError: a name or target that is not of the form above.

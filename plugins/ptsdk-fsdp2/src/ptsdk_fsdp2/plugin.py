@@ -16,5 +16,6 @@ def ptsdk_strategies() -> list[Spec]:
             "parameters, gradients and optimizer state sharded over processes (torch's fully_shard)",
             conflicts=("optimizer:adafactor",),
             why="torch's Adafactor does not compute on shards",
+            supports=frozenset({"sharded"}),
         )
     ]

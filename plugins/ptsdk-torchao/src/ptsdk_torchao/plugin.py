@@ -21,6 +21,7 @@ def ptsdk_quantizers() -> list[Spec]:
             summary,
             conflicts=("adapter:+full",),
             why="packed weights are frozen, and full training changes every weight; train an adapter (QLoRA)",
+            supports=frozenset({"packs"}),
         )
         for name, kind, summary in kinds
     ]
@@ -28,8 +29,8 @@ def ptsdk_quantizers() -> list[Spec]:
 
 def ptsdk_optimizers() -> list[Spec]:
     """AdamW with its state in fewer bits."""
-    module = "ptsdk_torchao.optimizers"
+    module, small = "ptsdk_torchao.optimizers", frozenset({"small-state"})
     return [
-        Spec("adamw-8bit", f"{module}:AdamW8bit", "AdamW with 8-bit state (arXiv:2110.02861)"),
-        Spec("adamw-4bit", f"{module}:AdamW4bit", "AdamW with 4-bit state (arXiv:2309.01507)"),
+        Spec("adamw-8bit", f"{module}:AdamW8bit", "AdamW with 8-bit state (arXiv:2110.02861)", supports=small),
+        Spec("adamw-4bit", f"{module}:AdamW4bit", "AdamW with 4-bit state (arXiv:2309.01507)", supports=small),
     ]

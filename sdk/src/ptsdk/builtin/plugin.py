@@ -138,6 +138,7 @@ def ptsdk_commands() -> list[Spec]:
     return [
         Spec("run", "ptsdk.cli.run:run", "Train what a job file says"),
         Spec("check", "ptsdk.cli.check:check", "Find every fault of a job file without running it"),
+        Spec("plan", "ptsdk.cli.plan:plan", "The memory a job needs, and what would save some"),
         Spec("plugins", "ptsdk.cli.plugins:plugins", "Installed plugins and their health"),
         Spec("list", "ptsdk.cli.list:list_components", "Components by kind"),
         Spec("show", "ptsdk.cli.show:show", "One component and its options"),

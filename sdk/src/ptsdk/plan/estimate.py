@@ -1,0 +1,128 @@
+"""What one process of a job will hold, and of changed forms of the job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ptsdk.contracts.strategy import World
+from ptsdk.contracts.tokenizer import Tokenizer
+from ptsdk.job import load_job
+from ptsdk.job.job import Job
+from ptsdk.plan.depth import traced
+from ptsdk.plan.processes import pretended
+from ptsdk.plan.rehearsal import CPU, Models, Trace
+from ptsdk.plan.workload import Workload, workload_of
+from ptsdk.registry import Registry
+from ptsdk.train.assemble import refuse_offloading
+from ptsdk.train.frozen import open_frozen, open_model
+
+NOT_SEEN = {
+    "activation_offloading": "activations are counted as if they stayed on the device: offloading is not modelled",
+    "compile": "blocks are counted as they run uncompiled; compiled ones need less",
+}
+"""Options of ``train`` that a rehearsal leaves out."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The memory of one process.
+
+    Attributes:
+        trace: what was counted.
+        processes: how many the run is spread over.
+        from_data: whether lengths are those of the data, else ``data.max_length`` is assumed.
+        notes: what was not taken into account.
+    """
+
+    trace: Trace
+    processes: int
+    from_data: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """Bytes of tensors alive at the peak of a step."""
+        return self.trace.total
+
+    def bytes(self) -> dict[str, int]:
+        """``{weights, gradients, optimizer, activations, total}``. Activations are what the peak is above
+        the other three: everything else that a step holds."""
+        trace = self.trace
+        activations = trace.total - trace.weights - trace.gradients - trace.optimizer
+        kept = {"weights": trace.weights, "gradients": trace.gradients, "optimizer": trace.optimizer}
+        return {**kept, "activations": activations, "total": trace.total}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "parameters": self.trace.parameters,
+            "trainable_parameters": self.trace.trainable,
+            "bytes": self.bytes(),
+            "per_rank": True,
+            "processes": self.processes,
+            "batch": {"documents": self.trace.documents, "tokens": self.trace.tokens, "from_data": self.from_data},
+            "notes": list(self.notes),
+        }
+
+
+class Planner:
+    """Plans a job file, and the same file with further overrides, which change neither tokens nor data.
+
+    Args:
+        path: the job.
+        overrides: as on the command line.
+        registry: what is installed.
+        processes: how many the run is spread over.
+        length: tokens of every document (or pack), whatever the data; None looks at the data where it is
+            small and local, and else assumes ``data.max_length``.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        overrides: tuple[str, ...],
+        registry: Registry,
+        *,
+        processes: int = 1,
+        length: int | None = None,
+    ) -> None:
+        self.path, self.registry, self.processes, self.length = path, registry, processes, length
+        self.overrides = overrides if length is None else (*overrides, f"data.max_length={length}")
+        self.job = self.changed()
+        self._tokenizer: Tokenizer | None = None
+        self._workload: Workload | None = None
+        self._plans: dict[tuple[tuple[str, ...], int], Plan] = {}
+
+    def changed(self, *overrides: str) -> Job:
+        """The job with ``overrides`` after its own.
+
+        Raises:
+            UserError: every fault, as ``ptsdk check`` tells it.
+        """
+        return load_job(self.path, [*self.overrides, *overrides], self.registry)
+
+    def plan(self, *overrides: str, processes: int | None = None) -> Plan:
+        """The plan of the job changed so, in as many processes.
+
+        Raises:
+            UserError: there is no such job, or its models or data cannot be used.
+        """
+        size = processes or self.processes
+        if (overrides, size) not in self._plans:
+            job = self.changed(*overrides) if overrides else self.job
+            with pretended(size):
+                self._plans[overrides, size] = self._planned(job, job.strategy.setup())
+        return self._plans[overrides, size]
+
+    def _planned(self, job: Job, world: World) -> Plan:
+        refuse_offloading(job, world.device)
+        policy = open_model(job.model, job, self.registry, weights=False)
+        self._tokenizer = self._tokenizer or job.tokenizer.load(policy.checkpoint, job.base)
+        others = open_frozen(job, self.registry, self._tokenizer, policy, weights=False)
+        self._workload = self._workload or workload_of(job, self._tokenizer, world.device, read=self.length is None)
+        notes = tuple(note for option, note in NOT_SEEN.items() if getattr(job.train, option))
+        plain = job.model_copy(update={"train": job.train.model_copy(update={"activation_offloading": False})})
+        trace = traced(plain, Models(policy, others), self._workload, replace(world, device=CPU))
+        return Plan(trace, world.size, self._workload.from_data, notes)

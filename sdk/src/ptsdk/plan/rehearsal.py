@@ -1,0 +1,187 @@
+"""A job's step, on tensors without data: what is alive, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ptsdk.checkpoint.run_dir import RunDir
+from ptsdk.checkpoint.weights import resolve_dtype, stored_shape
+from ptsdk.contracts.run import Run
+from ptsdk.contracts.strategy import World
+from ptsdk.job.job import Job
+from ptsdk.nn.batch import Batch
+from ptsdk.nn.causal_lm import CausalLM
+from ptsdk.plan.meter import Segment, held_bytes
+from ptsdk.plan.shadows import Shadows
+from ptsdk.plan.workload import Workload
+from ptsdk.train.assemble import build_optimizer, shape_policy
+from ptsdk.train.events import RunEventBus
+from ptsdk.train.frozen import Opened, shape_frozen
+from ptsdk.train.memory import checkpoint_activations
+from ptsdk.train.saving import Saver
+from ptsdk.train.tally import Tally
+from ptsdk.train.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a job builds: the policy, and what the method wants beside it."""
+
+    policy: Opened
+    others: Mapping[str, Opened]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one process held.
+
+    Attributes:
+        parameters, trainable: weights of the policy by their number, over all processes; of packed ones
+            those that a checkpoint would hold.
+        weights, gradients, optimizer: bytes; gradients as many as are alive together.
+        documents, tokens: of the largest micro-batch.
+        segments: peaks of the step, between the marks that blocks leave.
+    """
+
+    parameters: int
+    trainable: int
+    weights: int
+    gradients: int
+    optimizer: int
+    documents: int
+    tokens: int
+    segments: tuple[Segment, ...]
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        return max(segment.peak for segment in self.segments)
+
+
+def rehearse(job: Job, models: Models, workload: Workload, world: World) -> Trace:
+    """Take one optimizer step of ``job`` with the optimizer's state already there, as from the second
+    step on. What the run reads from checkpoints and data is made up."""
+    policy = shaped(job, models.policy, workload, world)
+    frozen = {
+        name: shape_frozen(job, other, world, resolve_dtype(other.family.dtype, workload.device))
+        for name, other in models.others.items()
+    }
+    with Shadows() as meter, torch.compiler.set_stance("force_eager"):
+        for model in (policy, *frozen.values()):
+            model.to_empty(device=CPU)
+        run = _run(job, models, workload, world, policy, {name: model.eval() for name, model in frozen.items()})
+        trainer = _Marking(run, meter)
+        trained = _with_state(run)
+        weights = held_bytes(tensor for model in (policy, *frozen.values()) for tensor in _tensors(model))
+        optimizer = held_bytes(_state(run.optimizer))
+        gradients = [held_bytes([p.grad]) for p in trained if p.grad is not None]
+        run.optimizer.zero_grad(set_to_none=True)
+        meter.restart()
+        checkpoint_activations(policy, job.train.activation_checkpointing)
+        with marked(meter, {"policy": policy, **frozen}):
+            batches = job.method.rehearse(run)
+            trainer.step(batches)
+    largest = max(batches, key=lambda batch: len(batch.tokens))
+    return Trace(
+        *_counted(policy),
+        weights=weights,
+        gradients=(max if job.train.optimizer_in_backward else sum)(gradients),
+        optimizer=optimizer,
+        documents=len(largest.seq_lens),
+        tokens=len(largest.tokens),
+        segments=tuple(meter.segments),
+    )
+
+
+class _Marking(Trainer):
+    """The trainer, with a mark where gradients are complete and one where the optimizer begins."""
+
+    def __init__(self, run: Run, meter: Shadows) -> None:
+        super().__init__(run, RunEventBus([]), Saver(RunDir(Path()), None))
+        self._meter = meter
+        run.optimizer.register_step_pre_hook(lambda *_: meter.mark("update"))
+
+    def _backward(self, batch: Batch, tally: Tally) -> None:
+        super()._backward(batch, tally)
+        self._meter.mark("accumulated")
+
+
+def shaped(job: Job, policy: Opened, workload: Workload, world: World) -> CausalLM:
+    """The policy on the meta device."""
+    return shape_policy(job, policy, world, resolve_dtype(job.model.dtype, workload.device))
+
+
+def _run(
+    job: Job, models: Models, workload: Workload, world: World, policy: CausalLM, frozen: dict[str, CausalLM]
+) -> Run:
+    trains = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
+    return Run(
+        job=job,
+        world=world,
+        tokenizer=workload.tokenizer,
+        checkpoint=models.policy.checkpoint,
+        config=models.policy.config,
+        model=policy,
+        optimizer=build_optimizer(job, trains),
+        total_steps=job.train.steps or workload.plan(job, world).total_steps,
+        train_data=workload.examples,
+        train_plan=workload.plan(job, world),
+        frozen=frozen,
+    )
+
+
+def _with_state(run: Run) -> list[nn.Parameter]:
+    """Take a step on gradients of nothing, so that the optimizer has its state; they stay."""
+    trained = [p for p in run.model.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.grad = torch.empty_like(parameter)
+    run.optimizer.step()
+    return trained
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _state(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    for entry in optimizer.state.values():
+        yield from (value for value in entry.values() if isinstance(value, Tensor))
+
+
+def _counted(policy: CausalLM) -> tuple[int, int]:
+    sizes = [(stored_shape(policy, name).numel(), p.requires_grad) for name, p in policy.named_parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
+
+
+@contextmanager
+def marked(meter: Shadows, models: Mapping[str, CausalLM]) -> Iterator[None]:
+    """Inside, each block marks where its forward begins and where its backward is over."""
+    hooks = [
+        block.register_forward_pre_hook(_marker(meter, name, index))
+        for name, model in models.items()
+        for index, block in enumerate(model.layers)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _marker(meter: Shadows, name: str, index: int) -> Any:
+    def entered(block: nn.Module, inputs: tuple[Any, ...]) -> None:
+        meter.mark("forward", name, index)
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(lambda _: meter.mark("backward", name, index))
+
+    return entered

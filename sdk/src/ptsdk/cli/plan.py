@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ptsdk.cli.check import as_dict
+from ptsdk.cli.options import job_options
 from ptsdk.cli.output import print_json, table
 from ptsdk.errors import UserError
+from ptsdk.redaction import redact
 
 if TYPE_CHECKING:
     from ptsdk.cli.main import CliContext
     from ptsdk.plan.estimate import Plan
     from ptsdk.plan.fit import Fit
     from ptsdk.plan.ladder import Rung
-    from ptsdk.registry import Registry
 
 
 @click.command()
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--fit", "size", metavar="SIZE", help="Find the cheapest change of the job that needs at most 24GB.")
 @click.option("--ladder/--no-ladder", "climb", default=True, help="Plan each technique that the job could use too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, of a faulty job too.")
+@job_options
 @click.pass_context
 def plan(
     ctx: click.Context,
@@ -53,11 +55,12 @@ def plan(
     context: CliContext = ctx.obj
     try:
         asked = Asked(job, overrides, nproc, length, size, climb)
-        document, ok = answer(asked, context.registry, (lambda text: None) if as_json else click.echo)
+        document, ok = answer(asked, context, (lambda text: None) if as_json else click.echo)
     except UserError as error:
         if not as_json:
             raise
-        print_json({"ok": False, "errors": [as_dict(problem) for problem in error.problems], "resolved": {}})
+        errors = [redact(as_dict(problem), context.secrets) for problem in error.problems]
+        print_json({"ok": False, "errors": errors, "resolved": {}})
         ctx.exit(error.exit_code)
     if as_json:
         print_json(document)
@@ -77,7 +80,7 @@ class Asked:
     climb: bool
 
 
-def answer(asked: Asked, registry: Registry, tell: Callable[[str], None]) -> tuple[dict[str, Any], bool]:
+def answer(asked: Asked, context: CliContext, tell: Callable[[str], None]) -> tuple[dict[str, Any], bool]:
     """The JSON document, and whether the job fits where that was asked; each part is told as it is found.
 
     Raises:
@@ -88,7 +91,8 @@ def answer(asked: Asked, registry: Registry, tell: Callable[[str], None]) -> tup
     from ptsdk.plan.ladder import ladder
 
     limit = None if asked.size is None else parse_size(asked.size)
-    planner = Planner(asked.job, asked.overrides, registry, processes=asked.nproc, length=asked.length)
+    planner = Planner(asked.job, asked.overrides, context.registry, processes=asked.nproc, length=asked.length)
+    context.secrets.update(planner.job.secrets)
     base = planner.plan()
     document, ok = base.as_dict(), True
     tell(plan_text(base))

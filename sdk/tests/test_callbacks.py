@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +20,7 @@ from ptsdk.job import load_job
 from ptsdk.plugins import scan
 from ptsdk.registry import Registry
 from ptsdk.train.events import EVENTS, RunEventBus, overridden
+from ptsdk.train.worker import Late, Worker
 
 
 def new_run() -> Any:
@@ -199,3 +202,76 @@ def test_a_metric_that_never_comes_is_refused(tmp_path):
 def test_impossible_options_are_refused():
     with pytest.raises(ValidationError):
         EarlyStopping(patience=0)
+
+
+class Hangs(Logger):
+    """Returns from its second step only when it is let go; notes all it is told."""
+
+    timeout: float | None = 0.05
+
+    def step(self, run, step, metrics):
+        if step == 2:
+            run.scratch["let go"].wait(30)
+        run.scratch.setdefault("told", []).append(step)
+
+    def state(self, run):
+        return {"told": len(run.scratch.get("told", []))}
+
+    def run_end(self, run, error):
+        run.scratch.setdefault("told", []).append("end")
+
+
+def test_a_listener_that_hangs_is_left_behind_and_catches_up(capsys):
+    run = new_run()
+    run.scratch["let go"] = threading.Event()
+    bus = RunEventBus([Hangs(), Heard()])
+    bus.step(run, 1, {"loss": 0.5})
+    assert bus.state(run) == {"logger Hangs": {"told": 1}}
+    for step in (2, 3, 4):
+        bus.step(run, step, {"loss": 0.5})
+    assert bus.state(run) == {"logger Hangs": {"told": 1}}, "what it said last"
+    assert run.scratch["heard"] == [f"step {step} 0.5" for step in (1, 2, 3, 4)]
+    assert run.scratch["told"] == [1]
+    run.scratch["let go"].set()
+    bus.run_end(run, None)  # waits for what has lined up
+    assert run.scratch["told"] == [1, 2, 3, 4, "end"]
+    said = capsys.readouterr().err
+    assert said == (
+        "ptsdk: logger Hangs has not returned from step for 0.05 s\n    the run does not wait for it; said once\n"
+    )
+
+
+def test_a_run_ends_beside_a_listener_that_never_returns():
+    run = new_run()
+    run.scratch["let go"] = threading.Event()
+    bus = RunEventBus([Hangs(), Heard()])
+    bus.step(run, 2, {"loss": 0.5})
+    bus.run_end(run, None)
+    assert run.scratch["heard"] == ["step 2 0.5", "run_end None"] and "told" not in run.scratch
+    run.scratch["let go"].set()
+
+
+def test_a_listener_may_be_waited_for_for_ever():
+    class Slow(Heard):
+        def step(self, run, step, metrics):
+            time.sleep(0.1)
+            super().step(run, step, metrics)
+
+    run = new_run()
+    RunEventBus([Slow(timeout=None)]).step(run, 1, {"loss": 0.5})
+    assert run.scratch["heard"] == ["step 1 0.5"]
+    with pytest.raises(ValidationError):
+        Slow(timeout=0)
+
+
+def test_a_full_backlog_drops_the_newest(monkeypatch):
+    monkeypatch.setattr("ptsdk.train.worker.BACKLOG", 3)
+    go, made = threading.Event(), []
+    worker = Worker(0.1)
+    with pytest.raises(Late):
+        worker.call(go.wait)
+    for number in range(6):
+        with pytest.raises(Late):
+            worker.call(made.append, number)
+    go.set()
+    assert worker.call(list, made, wait=True) == [0, 1, 2]

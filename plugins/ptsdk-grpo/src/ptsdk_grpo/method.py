@@ -144,7 +144,7 @@ class GRPO(Method):
 
     def micro_batch(self, run: Run, data: Sequence[Example], indices: Sequence[int]) -> Batch:
         """One completion of each of some validation prompts, drawn alike each time."""
-        drawn, _ = self._write(run, [data[i] for i in indices], indices, seed_of(run.job.train.seed, "validation"))
+        drawn, _ = self._write(run, data, indices, indices, seed_of(run.job.train.seed, "validation"))
         return drawn.batch() if indices else replace(self._idle(run).batch(), live=False)
 
     def validation_loss(self, run: Run, batch: Batch) -> LossOutput:
@@ -165,8 +165,8 @@ class GRPO(Method):
         if state:
             rollout = Rollout.restored(state["rollout"])
             places = places_of(run, len(rollout))
-            idle = rollout.rows(0, 1)
-            run.scratch[PENDING] = Share.cut(rollout.rows(*span(places)), places, idle, state["epochs"])
+            idle = rollout.cut(0, 1)
+            run.scratch[PENDING] = Share.cut(rollout.cut(*span(places)), places, idle, state["epochs"])
 
     def total(self, scores: Tensor) -> Tensor:
         """The reward [n] of each completion: its scores [n, R] times their weights, summed."""
@@ -180,8 +180,7 @@ class GRPO(Method):
             return None
         places = places_of(run, len(indices))
         start, stop = span(places)
-        examples = [run.train_data[i] for i in indices[start:stop]]
-        own, scores = self._write(run, examples, range(start, stop), seed)
+        own, scores = self._write(run, run.train_data, indices[start:stop], range(start, stop), seed)
         groups = self.total(scores).view(-1, self.group_size)
         own = replace(
             own,
@@ -206,8 +205,12 @@ class GRPO(Method):
         mine = Share.cut(written(prompts, [made_up] * len(prompts), scores), places, self._idle(run))
         return [self._known(run, part).batch() for part in mine.parts[:2]]
 
-    def _write(self, run: Run, examples: Sequence[Example], places: Sequence[int], seed: int) -> tuple[Rollout, Tensor]:
-        """This process's completions, one of each example, and the scores [n, R] of all processes' together."""
+    def _write(
+        self, run: Run, data: Sequence[Example], indices: Sequence[int], places: Sequence[int], seed: int
+    ) -> tuple[Rollout, Tensor]:
+        """This process's completions, one of each example of ``data`` named by ``indices``, and the scores
+        [n, R] of all processes' together."""
+        examples = [data[i] for i in indices]
         prompts = [example.documents[0].tokens for example in examples]
         params = SamplingParams(
             max_new_tokens=self.max_new_tokens,
@@ -221,7 +224,7 @@ class GRPO(Method):
         texts = [run.tokenizer.decode(list(completion.tokens)) for completion in completions]
         rows = [dict(example.extras.get("row", example.extras)) for example in examples]
         everyones = scores_of(self.rewards, texts, rows, run.strategy)
-        return written(prompts, completions, everyones[run.world.rank]), torch.cat(everyones)
+        return written(prompts, completions, everyones[run.world.rank], indices), torch.cat(everyones)
 
     def _known(self, run: Run, part: Rollout) -> Rollout:
         """With the log-probs that the loss compares with, by the kernel that it trains through. All processes

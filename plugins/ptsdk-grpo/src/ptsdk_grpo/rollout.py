@@ -25,6 +25,7 @@ class Rollout:
         tokens: int64 [N], prompt, completion, prompt, completion, ...
         prompts: int64 [n], tokens of each prompt.
         lengths: int64 [n], tokens of each completion.
+        rows: int64 [n], the example that each prompt is of.
         finished: bool [n], whether it ended by itself, not at the limit.
         scores: float64 [n, R], what each reward says of it.
         spreads: float64 [n], the standard deviation of the rewards of its group.
@@ -36,6 +37,7 @@ class Rollout:
     tokens: Tensor
     prompts: Tensor
     lengths: Tensor
+    rows: Tensor
     finished: Tensor
     scores: Tensor
     spreads: Tensor
@@ -46,7 +48,7 @@ class Rollout:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def rows(self, start: int, stop: int) -> Rollout:
+    def cut(self, start: int, stop: int) -> Rollout:
         """The completions number ``start`` to ``stop``."""
         tokens = _ends(self.prompts + self.lengths)
         sampled = _ends(self.lengths)
@@ -66,7 +68,7 @@ class Rollout:
         kept = (SCORES, SPREADS, FINISHED, ADVANTAGES, OLD, REFERENCE)
         extras = {name: column for name, column in self.columns().items() if name in kept}
         extras[COMPLETIONS] = torch.arange(len(self)).repeat_interleave(self.lengths)
-        return Batch.pack(documents, supervised, extras)
+        return replace(Batch.pack(documents, supervised, extras), rows=tuple(self.rows.tolist()))
 
     def columns(self) -> dict[str, Tensor]:
         """Every column there is, by name: what a checkpoint keeps."""
@@ -85,14 +87,17 @@ class Rollout:
         return cls(**{name: column.clone() for name, column in columns.items()})
 
 
-def written(prompts: Sequence[Sequence[int]], completions: Sequence[Completion], scores: Tensor) -> Rollout:
-    """Prompts and what was written after them; nothing is known of groups yet."""
+def written(
+    prompts: Sequence[Sequence[int]], completions: Sequence[Completion], scores: Tensor, rows: Sequence[int] = ()
+) -> Rollout:
+    """Prompts, of the examples ``rows``, and what was written after them; nothing is known of groups yet."""
     pairs = zip(prompts, completions, strict=True)
     tokens = [token for prompt, completion in pairs for token in (*prompt, *completion.tokens)]
     return Rollout(
         tokens=torch.tensor(tokens, dtype=torch.int64),
         prompts=torch.tensor([len(prompt) for prompt in prompts], dtype=torch.int64),
         lengths=torch.tensor([len(completion.tokens) for completion in completions], dtype=torch.int64),
+        rows=torch.tensor(rows or [0] * len(prompts), dtype=torch.int64),
         finished=torch.tensor([completion.finish_reason == "stop" for completion in completions], dtype=torch.bool),
         scores=scores,
         spreads=torch.zeros(len(prompts), dtype=torch.float64),
@@ -125,7 +130,7 @@ class Share:
         """The completions of one process in micro-batches as long as those of ``places``; ``idle`` where
         it has none."""
         ends = _ends(torch.tensor([len(part) for part in places]))
-        parts = [rollout.rows(a, b) if a < b else idle for a, b in pairwise(ends)]
+        parts = [rollout.cut(a, b) if a < b else idle for a, b in pairwise(ends)]
         return cls(tuple(parts), sum(map(bool, places)), epochs)
 
     def batches(self) -> list[Batch]:

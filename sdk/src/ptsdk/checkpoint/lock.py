@@ -4,7 +4,8 @@ Whatever decides a weight is compared and refused when it differs: the job, its 
 its tokenizer, local files, the versions of the packages that provide its components and of torch.
 Three sets are told apart:
 
-* ``FREE``: does not touch what is trained (where output goes, how often it is saved);
+* ``FREE``: does not touch what has been trained (where output goes, how often it is saved, what an error
+  that has not come does);
 * ``REGROUPED``: the same sums in another order or with other memory (micro-batches, processes,
   recomputation), hardware, and edited sources of packages installed for development: results
   agree to rounding, or a bug was mended; the user is told;
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
     from ptsdk.registry import Entry
 
 FORMAT = 1
-FREE = re.compile(r"job\.(output_dir|loggers|train\.(save_every|keep_last))(\.|$)")
+FREE = re.compile(
+    r"job\.(output_dir|loggers|callbacks\.\d+\.timeout|"
+    r"train\.(save_every|keep_last|on_save_error|on_nonfinite|max_skipped))(\.|$)"
+)
 REGROUPED = re.compile(
     r"environment\.|sources\.|data\.validation|job\.(strategy|data\.validation|train\.(validate_every|validate_at_start|micro_batch_size|"
     r"compile|activation_checkpointing|activation_offloading|optimizer_in_backward))(\.|$)"

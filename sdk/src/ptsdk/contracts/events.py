@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
 from ptsdk.contracts.component import Component
 
 if TYPE_CHECKING:
@@ -15,13 +17,21 @@ if TYPE_CHECKING:
 class RunListener(Component):
     """The events of ``hookspecs.RunEvents`` as methods that do nothing. Override what you need.
 
-    Only the main process calls them, with host floats. What a listener must remember between
-    calls goes into ``run.scratch[self]``. An exception is reported once and never ends a run.
+    Only the main process calls them, with host floats, one after the other on a thread of the
+    listener's own. What a listener must remember between calls goes into ``run.scratch[self]``.
+
+    An exception is reported once and never ends a run. Neither does a call that hangs: after
+    ``timeout`` seconds the run goes on, and later calls line up behind that one. A listener that works
+    with the model gives ``timeout`` the default None, or training would go on beneath it.
     """
 
     writes_beside: ClassVar[tuple[str, ...]] = ()
     """Files and folders in the working directory that it writes to by default; all else it writes is in
     the output directory, or where an option says."""
+
+    timeout: float | None = Field(
+        30.0, gt=0, description="seconds that the run waits for a call; what is late goes on beside it. null: for ever"
+    )
 
     def run_start(self, run: Run) -> None:
         """Everything is assembled; nothing has been trained."""

@@ -68,7 +68,7 @@ class Method(Component):
     def micro_batch(self, run: Run, data: Sequence[Example], indices: Sequence[int]) -> Batch:
         """The batch of some examples of ``data``; of none, a filler that carries no weight."""
         if indices:
-            return self.collate(run, [data[i] for i in indices])
+            return replace(self.collate(run, [data[i] for i in indices]), rows=tuple(indices))
         return replace(self.collate(run, [data[0]]), live=False)
 
     def rehearse(self, run: Run) -> list[Batch]:

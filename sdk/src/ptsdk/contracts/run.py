@@ -15,6 +15,7 @@ from ptsdk.contracts.strategy import Strategy, World
 from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data.example import Example
 from ptsdk.data.order import SamplePlan
+from ptsdk.data.store import ExampleStore
 from ptsdk.nn.causal_lm import CausalLM
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Progress:
 
     ``epoch`` and ``offset`` are the cursor into the sample order: ``offset`` items of that epoch
     have been handed out, over all processes. ``stopped`` is why a callback ended the run before
-    its last step.
+    its last step, ``skipped`` how many steps changed no weight (``train.on_nonfinite``).
     """
 
     step: int = 0
@@ -35,6 +36,7 @@ class Progress:
     offset: int = 0
     tokens_total: int = 0
     stopped: str | None = None
+    skipped: int = 0
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Run:
     model: CausalLM
     optimizer: torch.optim.Optimizer
     total_steps: int
-    train_data: Sequence[Example]
+    train_data: ExampleStore
     train_plan: SamplePlan
     validation_data: Sequence[Example] = ()
     validation_plan: Sequence[Sequence[int]] = ()

@@ -160,6 +160,12 @@ def _memory(train: TrainSection) -> Iterator[Fault]:
             f"clipping to {train.clip_grad_norm} needs all gradients at once; the optimizer in the backward frees them",
             "set train.clip_grad_norm=null, or train.optimizer_in_backward=false",
         )
+    if train.optimizer_in_backward and train.on_nonfinite == "skip":
+        yield Fault(
+            ("train", "on_nonfinite"),
+            "a step cannot be skipped when the optimizer has stepped in the backward",
+            "set train.on_nonfinite=stop, or train.optimizer_in_backward=false",
+        )
     if train.activation_offloading and train.activation_checkpointing == "none":
         yield Fault(
             ("train", "activation_offloading"),

@@ -88,6 +88,14 @@ class TrainSection(Section):
     save_every: int | None = Field(None, gt=0, description="steps between checkpoints; null: at the end alone")
     validate_every: int | None = Field(None, gt=0, description="steps between validations; null: at the end alone")
     validate_at_start: bool = Field(False, description="validate before the first step too")
+    on_save_error: Literal["stop", "continue"] = Field(
+        "stop", description="what a checkpoint that cannot be written (a full disk) does to the run"
+    )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="what a loss or gradient that is not finite does to the run; skip: the step is not taken",
+    )
+    max_skipped: int = Field(10, ge=1, description="steps that `on_nonfinite: skip` may skip, before the run stops")
     keep_last: int | None = Field(2, gt=0, description="checkpoints kept; null: all")
     compile: bool = Field(False, description="compile the model's blocks with torch.compile")
     activation_checkpointing: Literal["none", "full", "selective"] = Field(

@@ -25,6 +25,8 @@ class Batch:
         extras: whatever else a method's collate puts there (rewards, old log-probs, ...).
         live: False for a filler that a process runs only to keep step with the others; the
             trainer gives it no weight.
+        rows: indices of the examples it was made of, in the data they are of: to say which rows are
+            at fault. Empty where nobody knows.
     """
 
     tokens: Tensor
@@ -33,6 +35,7 @@ class Batch:
     seq_lens: tuple[int, ...]
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     live: bool = True
+    rows: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on ``device``."""

@@ -16,6 +16,7 @@ from ptsdk.contracts.events import Callback, RunListener
 from ptsdk.contracts.run import Run
 from ptsdk.hookspecs import RunEvents
 from ptsdk.redaction import environment_secrets, hide
+from ptsdk.train.worker import Late, Worker
 
 T = TypeVar("T")
 EVENTS = tuple(name for name in vars(RunEvents) if not name.startswith("_"))
@@ -24,9 +25,10 @@ EVENTS = tuple(name for name in vars(RunEvents) if not name.startswith("_"))
 class RunEventBus:
     """The events of one run, for the listeners its job names and no others.
 
-    A listener that raises is reported once on stderr, by name; the run and the other listeners
-    go on, and it is told of later events as before. The main process makes a bus of the job's
-    listeners, the others an empty one.
+    Each listener works on a thread of its own and is waited for, so events stay in order. One that
+    raises, or does not return within its ``timeout``, is reported once on stderr, by name; the run and
+    the other listeners go on, and it is told of later events as before (``Worker``). The main process
+    makes a bus of the job's listeners, the others an empty one.
 
     Args:
         listeners: in the order they are told.
@@ -36,7 +38,9 @@ class RunEventBus:
     def __init__(self, listeners: Sequence[RunListener], secrets: Collection[str] = ()) -> None:
         self._secrets = {*secrets, *environment_secrets()}
         self._listeners = _named(listeners)
-        self._reported: set[str] = set()
+        self._workers = {name: Worker(listener.timeout) for name, listener in self._listeners.items()}
+        self._states: dict[str, dict[str, Any]] = {}
+        self._reported: set[tuple[str, str]] = set()
         manager = _Manager("ptsdk")
         manager.add_hookspecs(RunEvents)
         for name, listener in reversed(self._listeners.items()):  # pluggy calls the last registered first
@@ -73,15 +77,19 @@ class RunEventBus:
         return reason
 
     def state(self, run: Run) -> dict[str, dict[str, Any]]:
-        """What listeners keep in a checkpoint, by name; those with nothing to keep are left out."""
-        states = {name: self._guard(name, "state", listener.state)(run) for name, listener in self._listeners.items()}
-        return {name: state for name, state in states.items() if state}
+        """What listeners keep in a checkpoint, by name; those with nothing to keep are left out. One
+        that is late keeps what it kept before."""
+        for name, listener in self._listeners.items():
+            if (state := self._guard(name, "state", listener.state)(run)) is not None:
+                self._states[name] = state
+        return {name: state for name, state in self._states.items() if state}
 
     def restore(self, run: Run, states: Mapping[str, dict[str, Any]]) -> None:
         """The inverse of ``state``; a listener the checkpoint does not know starts afresh."""
         for name, state in states.items():
             if name in self._listeners:
                 self._guard(name, "restore", self._listeners[name].restore)(run, state)
+                self._states[name] = state
 
     def _guarded(self, name: str, listener: RunListener) -> SimpleNamespace:
         """What pluggy sees of a listener: the events it overrides, none of which can raise."""
@@ -92,19 +100,26 @@ class RunEventBus:
         @functools.wraps(method)  # pluggy reads the names of its arguments
         def call(*args: Any) -> T | None:
             try:
+                result: T = self._workers[name].call(safe, *args, wait=event == "run_end")
+                return result
+            except Late:
+                seconds = f"{self._listeners[name].timeout:g} s"
+                self._report(name, f"has not returned from {event} for {seconds}", "the run does not wait for it")
+                return None
+
+        def safe(*args: Any) -> T | None:
+            try:
                 return method(*args)
             except (Exception, SystemExit) as error:  # noqa: BLE001  third-party code must not end a run of hours
-                self._report(name, event, error)
+                self._report(name, f"failed in {event}: {type(error).__name__}: {error}", "the run goes on")
                 return None
 
         return call
 
-    def _report(self, name: str, event: str, error: BaseException) -> None:
-        if name in self._reported:
-            return
-        self._reported.add(name)
-        what = hide(f"{type(error).__name__}: {error}", self._secrets)
-        print(f"ptsdk: {name} failed in {event}: {what}\n    the run goes on; said once", file=sys.stderr, flush=True)
+    def _report(self, name: str, what: str, then: str) -> None:
+        if (name, then) not in self._reported:
+            self._reported.add((name, then))
+            print(f"ptsdk: {name} {hide(what, self._secrets)}\n    {then}; said once", file=sys.stderr, flush=True)
 
 
 class _Manager(pluggy.PluginManager):

@@ -24,6 +24,7 @@ from ptsdk.registry import Registry
 from ptsdk.train.agreement import refuse_disagreement
 from ptsdk.train.assemble import assemble
 from ptsdk.train.events import RunEventBus
+from ptsdk.train.memory import memory_explained
 from ptsdk.train.result import RunResult
 from ptsdk.train.saving import Saver, restore
 from ptsdk.train.trainer import Trainer
@@ -51,6 +52,11 @@ def run_job(
         RunError: training failed.
         Stopped: a signal ended it, after saving.
     """
+    with memory_explained(job):
+        return _run(job, registry, resume=resume, overwrite=overwrite)
+
+
+def _run(job: Job, registry: Registry, *, resume: bool, overwrite: bool) -> RunResult:
     run_dir = RunDir(job.output_dir)
     run_dir.check(resume=resume, overwrite=overwrite)
     run = assemble(job, registry)
@@ -67,7 +73,8 @@ def run_job(
             resume_from(run, events, run_dir, lock)
         if is_main:
             write_inputs(run_dir, job, lock)
-        metrics = Trainer(run, events, Saver(run_dir, job.train.keep_last)).fit()
+        saver = Saver(run_dir, job.train.keep_last, job.train.on_save_error)
+        metrics = Trainer(run, events, saver).fit()
         export(run, run_dir)
         run.strategy.barrier()
     run.strategy.close()

@@ -1,11 +1,13 @@
-"""What is kept for the backward, and how much was used."""
+"""What is kept for the backward, how much was used, and what helps where there is too little."""
 
 from __future__ import annotations
 
 import functools
 import resource
+import re
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -15,6 +17,8 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
+from ptsdk.errors import RunError
+from ptsdk.job.job import Job
 from ptsdk.nn.causal_lm import CausalLM
 
 SAVED_OPS = {
@@ -64,3 +68,39 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def memory_explained(job: Job) -> Iterator[None]:
+    """Inside, running out of memory ends with what would help.
+
+    Raises:
+        RunError: instead of torch's error, or Python's.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        wanted = re.search(r"ried to allocate ([\d.]+ \w+)", str(error))
+        what = f"out of memory{f' for another {wanted[1]}' if wanted else ''}"
+        raise RunError("\n    ".join([what, *relief(job)])) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an accelerator's allocator, the CPU's or Python's found no more."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
+def relief(job: Job) -> list[str]:
+    """What takes less memory, what changes no result first; one line each."""
+    train, lines = job.train, []
+    if train.micro_batch_size > 1:
+        lines.append(f"lower train.micro_batch_size, now {train.micro_batch_size}: batch_size and the result stay")
+    if train.activation_checkpointing != "full":
+        lines.append("set train.activation_checkpointing=full: the same numbers, computed twice")
+    lines.append(f"shorten data.max_length, now {job.data.max_length}, or spread the run over more processes (--nproc)")
+    if not job.adapter.keeps_base:
+        lines.append("train an adapter instead of every weight (`ptsdk list adapter`)")
+    lines.append("`ptsdk plan JOB` tells what a job takes: weights, gradients, optimizer, activations")
+    return lines

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
+from ptsdk.checkpoint.files import WriteError
 from ptsdk.checkpoint.run_dir import RunDir
 from ptsdk.checkpoint.state import CheckpointContents, capture_rng, restore_rng, save_checkpoint
 from ptsdk.checkpoint.weights import adapter_names
@@ -18,9 +20,18 @@ class Saver:
 
     run_dir: RunDir
     keep_last: int | None
+    on_error: Literal["stop", "continue"] = "stop"
 
-    def save(self, run: Run, events: RunEventBus) -> None:
-        """A checkpoint of the step just finished. Called by all processes together."""
+    def save(self, run: Run, events: RunEventBus, *, needed: bool = False) -> None:
+        """A checkpoint of the step just finished. Called by all processes together.
+
+        Args:
+            needed: the run ends here, and what is not saved is lost.
+
+        Raises:
+            WriteError: it could not be written, and the run is to stop for that, or the checkpoint was
+                ``needed``. Earlier ones are as they were.
+        """
         own = adapter_names(run.job.adapter, run.model)
         tensors = run.strategy.gather(run.model, own or [name for name, _ in run.model.named_parameters()])
         optimizer = run.strategy.gather_optimizer(run.model, run.optimizer)
@@ -33,9 +44,14 @@ class Saver:
         if run.world.is_main:
             adapter = run.job.adapter
             model = (lambda folder: adapter.save(tensors, folder, run.base_model)) if own else tensors
-            path = save_checkpoint(self.run_dir, run.progress.step, model, optimizer, state)
-            self.run_dir.prune(self.keep_last, run.progress.step)
-            events.checkpoint(run, run.progress.step, path)
+            try:
+                path = save_checkpoint(self.run_dir, run.progress.step, model, optimizer, state)
+                self.run_dir.prune(self.keep_last, run.progress.step)
+                events.checkpoint(run, run.progress.step, path)
+            except WriteError as error:
+                if needed or self.on_error == "stop":
+                    raise
+                print(f"ptsdk: {error}\n    the run goes on (train.on_save_error)", file=sys.stderr, flush=True)
         run.strategy.barrier()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -16,9 +17,13 @@ from ptsdk.train.composite import Composite
 from ptsdk.train.events import RunEventBus
 from ptsdk.train.in_backward import InBackward
 from ptsdk.train.memory import offloaded, peak_memory_bytes
+from ptsdk.train.nonfinite import trace
 from ptsdk.train.saving import Saver
 from ptsdk.train.signals import StopSignals
 from ptsdk.train.tally import Tally, Totals
+
+
+NONFINITE = "This step was not taken; look at the rows with `ptsdk data`, lower optimizer.lr"
 
 
 class Trainer:
@@ -39,7 +44,7 @@ class Trainer:
         """Train, validate, save and report until the last step; the last value of each metric.
 
         Raises:
-            RunError: a loss or gradient that is not finite, or a step without any weight.
+            RunError: a loss or gradient that is not finite, a step without any weight, or no room on a disk.
             Stopped: a signal came; the step was finished and saved.
         """
         error: BaseException | None = None
@@ -70,9 +75,9 @@ class Trainer:
             if due and run.validation_plan:
                 self._validate()
             wishes = (signals.received, self.events.should_stop(run, progress.step, self.last))
-            signal, progress.stopped = run.strategy.broadcast(wishes)
+            signal, progress.stopped = _agreed(run.strategy.collect(wishes))
             if signal or self._over() or _every(self.train.save_every, progress.step):
-                self.saver.save(run, self.events)
+                self.saver.save(run, self.events, needed=signal is not None)
             signals.raise_if(signal)
             if self._over():
                 break
@@ -83,7 +88,7 @@ class Trainer:
         progress = self.run.progress
         return progress.step >= self.run.total_steps or progress.stopped is not None
 
-    def step(self, micro_batches: Iterable[Batch]) -> dict[str, float]:
+    def step(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
         """Accumulate gradients of sums, divide once by the weight of the whole step, update."""
         run = self.run
         tally = Tally(run.world.device)
@@ -94,17 +99,19 @@ class Trainer:
         totals = tally.reduce(run.strategy.all_reduce)
         if not totals.weight:
             raise RunError(f"step {run.progress.step + 1}: no token of the batch carries loss")
+        means = totals.means()
         if self.in_backward:
             grad_norm = self.in_backward.grad_norm()
-            self._refuse_nonfinite(totals, grad_norm)
         else:
             grad_norm = float(run.strategy.grad_norm(self.parameters)) / totals.weight
-            self._refuse_nonfinite(totals, grad_norm)
+        if not (math.isfinite(means["loss"]) and math.isfinite(grad_norm)):
+            self._nonfinite(f"loss {means['loss']}, gradient norm {grad_norm}", micro_batches)
+        elif not self.in_backward:
             scale_gradients(self.parameters, 1 / totals.weight, grad_norm, self.train.clip_grad_norm)
             run.optimizer.step()
-            run.optimizer.zero_grad(set_to_none=True)
+        run.optimizer.zero_grad(set_to_none=True)
         run.progress.tokens_total += totals.tokens
-        return {**totals.means(), "grad_norm": grad_norm, "lr": lr, **_counts(totals)}
+        return {**means, "grad_norm": grad_norm, "lr": lr, **self._counts(totals)}
 
     def _backward(self, batch: Batch, tally: Tally) -> None:
         """One micro-batch; a filler goes through the model for the others' sake, and counts nothing."""
@@ -116,13 +123,29 @@ class Trainer:
             self.in_backward.begin(float(self.run.strategy.all_reduce(weight)))
         (output.sum if batch.live else output.sum * 0).backward()  # type: ignore[no-untyped-call]
 
-    def _refuse_nonfinite(self, totals: Totals, grad_norm: float) -> None:
-        loss = totals.means()["loss"]
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+    def _nonfinite(self, what: str, micro_batches: Sequence[Batch]) -> None:
+        """Stop, or count a step that changes no weight.
+
+        Raises:
+            RunError: with the step, the rows and the module where it began.
+        """
+        run, progress = self.run, self.run.progress
+        # Weights that were updated in the backward are spoiled: they show nothing any more.
+        origin = None if self.in_backward else trace(run, micro_batches)
+        story = "\n    ".join([f"step {progress.step + 1}: {what}", *([str(origin)] if origin else [])])
+        if self.train.on_nonfinite == "stop":
+            raise RunError(f"{story}\n    {NONFINITE}, or resume with train.on_nonfinite=skip")
+        if progress.skipped >= self.train.max_skipped:
             raise RunError(
-                f"step {self.run.progress.step + 1}: loss {loss}, gradient norm {grad_norm}; this step was not "
-                f"saved. Lower optimizer.lr, or look at the rows with `ptsdk data`"
+                f"{story}\n    as many steps as may be were skipped before ({progress.skipped}). {NONFINITE}"
             )
+        progress.skipped += 1
+        if run.world.is_main:
+            print(f"ptsdk: {story}\n    skipped: the step changes no weight", file=sys.stderr, flush=True)
+
+    def _counts(self, totals: Totals) -> dict[str, float]:
+        skipped = {"skipped_steps": self.run.progress.skipped} if self.train.on_nonfinite == "skip" else {}
+        return {"tokens": totals.tokens, "supervised_tokens": totals.supervised_tokens, **skipped}
 
     def _report(self, metrics: dict[str, float], seconds: float) -> None:
         progress = self.run.progress
@@ -182,8 +205,9 @@ def set_learning_rate(run: Run) -> float:
     return float(run.optimizer.param_groups[0]["lr"])
 
 
-def _counts(totals: Totals) -> dict[str, float]:
-    return {"tokens": totals.tokens, "supervised_tokens": totals.supervised_tokens}
+def _agreed(wishes: Sequence[tuple[int | None, str | None]]) -> tuple[int | None, str | None]:
+    """The signal that any process got, and what the main one's callbacks want."""
+    return next((signal for signal, _ in wishes if signal), None), wishes[0][1]
 
 
 def _every(interval: int | None, step: int) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import resource
 import re
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

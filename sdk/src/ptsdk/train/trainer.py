@@ -22,7 +22,6 @@ from ptsdk.train.saving import Saver
 from ptsdk.train.signals import StopSignals
 from ptsdk.train.tally import Tally, Totals
 
-
 NONFINITE = "This step was not taken; look at the rows with `ptsdk data`, lower optimizer.lr"
 
 

@@ -37,6 +37,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "kills.json"
 VOLATILE = {"tokens_per_second", "step_seconds", "peak_memory_bytes"}
 MOMENTS = ("starting", "training", "saving", "exporting")
+RESUMED = "from a checkpoint"
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
 UPDATES: dict[str, dict[str, Any]] = {
     "full": {},
@@ -144,20 +145,26 @@ def write_job(folder: Path, name: str, job: dict[str, Any]) -> Path:
 
 
 def check(cell: Cell, folder: Path, kills: int, chance: random.Random) -> Counter[str]:
-    """Kill runs of ``cell`` until ``kills`` have died, each resumed until it ends; when they died.
+    """Kill runs of ``cell`` until ``kills`` have died, each resumed until it ends; when they died, and
+    how often there was a checkpoint to go on from.
 
     Raises:
         AssertionError: a resumed run failed, or is not the run that nobody killed.
     """
-    seconds, deaths = run_whole(cell, folder), Counter[str]()
+    seconds, counts = run_whole(cell, folder), Counter[str]()
     for number in itertools.count():
         out = folder / f"killed-{number}"
         path = write_job(folder, out.name, cell.job(out))
-        while (moment := _until_death(cell, path, out, seconds, chance, deaths.total() < kills)) is not None:
-            deaths[moment] += 1
+        while (moment := _until_death(cell, path, out, seconds, chance, _deaths(counts) < kills)) is not None:
+            counts[moment] += 1
+            counts[RESUMED] += any(out.glob("checkpoints/step-*"))
         assert_same(folder / "whole", out)
-        if deaths.total() >= kills:
-            return deaths
+        if _deaths(counts) >= kills:
+            return counts
+
+
+def _deaths(counts: Counter[str]) -> int:
+    return sum(counts[moment] for moment in MOMENTS)
 
 
 def _until_death(cell: Cell, path: Path, out: Path, seconds: float, chance: random.Random, kill: bool) -> str | None:
@@ -182,13 +189,16 @@ def _until_death(cell: Cell, path: Path, out: Path, seconds: float, chance: rand
 def _wait(processes: Processes, out: Path, seconds: float, chance: random.Random) -> bool:
     """Until the moment to kill; False where the run was over before.
 
-    Every other time at any moment of a run, else a moment after it has begun to write a checkpoint.
+    Every other time at any moment of a run, else a moment after it has begun to write a checkpoint, the
+    first to fifth of this process.
     """
-    writing = chance.random() < 0.5
-    end = time.perf_counter() + (10 * seconds if writing else chance.random() * seconds)
+    saves = chance.randint(1, 5) if chance.random() < 0.5 else 0
+    end = time.perf_counter() + (60 if saves else chance.random() * seconds)
+    seen: set[Path] = set()
     while time.perf_counter() < end and not processes.over():
-        if writing and any(out.glob("checkpoints/.step-*.partial")) and chance.random() < 0.3:
-            time.sleep(chance.random() * 0.01)
+        seen.update(out.glob("checkpoints/.step-*.partial"))
+        if saves and len(seen) >= saves:
+            time.sleep(chance.random() * 0.015)
             break
         time.sleep(0.0005)
     return not processes.over()
@@ -240,10 +250,10 @@ def measure(cells: list[Cell], kills: int, seed: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as name:
             write_data(Path(name))
             try:
-                deaths = check(cell, Path(name), kills, random.Random(f"{seed} {cell}"))
-                entry: dict[str, Any] = {"outcome": "same bits", **{moment: deaths[moment] for moment in MOMENTS}}
+                counts = check(cell, Path(name), kills, random.Random(f"{seed} {cell}"))
+                entry: dict[str, Any] = {"outcome": "same bits", **{name: counts[name] for name in (*MOMENTS, RESUMED)}}
             except AssertionError as error:
-                entry = {"outcome": f"failed: {error}"[:2000], **dict.fromkeys(MOMENTS, 0)}
+                entry = {"outcome": f"failed: {error}"[:2000], **dict.fromkeys((*MOMENTS, RESUMED), 0)}
         results[str(cell)] = {**entry, "seconds": round(time.perf_counter() - started, 1)}
         print(f"{cell}: {results[str(cell)]}", flush=True)
     return results

@@ -29,8 +29,10 @@ def dpo(job: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("reference", "adapter"),
     [
-        ("auto", {}),
-        ("auto", {"adapter": {"use": "lora", "rank": 4, "alpha": 8, "dropout": 0.1}}),
+        pytest.param("auto", {}, marks=pytest.mark.slow),
+        pytest.param(
+            "auto", {"adapter": {"use": "lora", "rank": 4, "alpha": 8, "dropout": 0.1}}, marks=pytest.mark.slow
+        ),
         ("precompute", {}),
     ],
     ids=["copy", "off", "precompute"],

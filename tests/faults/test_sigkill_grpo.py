@@ -31,8 +31,8 @@ def grpo(job: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("sections", "killed_after"),
     [
-        ({"loss": {"use": "dapo", "kl": 0.1}}, 5),
-        ({"loss": {"use": "grpo", "kl": 0.1}, "adapter": LORA}, 9),
+        pytest.param({"loss": {"use": "dapo", "kl": 0.1}}, 5, marks=pytest.mark.slow),
+        pytest.param({"loss": {"use": "grpo", "kl": 0.1}, "adapter": LORA}, 9, marks=pytest.mark.slow),
         ({"loss": "dr_grpo"}, 13),
     ],
     ids=["copy", "lora", "none"],

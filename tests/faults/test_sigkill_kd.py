@@ -14,6 +14,7 @@ from tests.conftest import WriteJob, ptsdk
 from tests.faults.test_sigkill import comparable, run_and_kill
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "adapter", [{}, {"adapter": {"use": "lora", "rank": 4, "alpha": 8, "dropout": 0.1}}], ids=["full", "lora"]
 )

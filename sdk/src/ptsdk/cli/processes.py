@@ -26,6 +26,8 @@ POLL = 0.05
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 STARTED_BY = "PTSDK_STARTED_BY"
 """Set for the processes started here."""
+SPOKEN = (0, 1, 2, 130, 143)
+"""Exit codes of a process that has said why, if there was anything to say."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -37,7 +39,8 @@ def run_together(command: Sequence[str], count: int, environment: Mapping[str, s
 
     Returns:
         0 when all succeeded, else the exit code of the first that failed, after the others were
-        stopped. Signals to this process are handed on.
+        stopped. Signals to this process are handed on; 128 + its number where one ended a process
+        that had nothing to save yet.
 
     Raises:
         RunError: one was killed by a signal.
@@ -57,9 +60,10 @@ def run_together(command: Sequence[str], count: int, environment: Mapping[str, s
         )
         for rank in range(count)
     ]
-    before = {number: signal.signal(number, _hand_on(children)) for number in FORWARDED}
+    handed_on: set[int] = set()
+    before = {number: signal.signal(number, _hand_on(children, handed_on)) for number in FORWARDED}
     try:
-        return _outcome(children)
+        return _outcome(children, handed_on)
     finally:
         _stop(children)
         for number, handler in before.items():
@@ -100,15 +104,22 @@ def _group(count: int, port: int) -> dict[str, str]:
     }
 
 
-def _outcome(children: list[subprocess.Popen[bytes]]) -> int:
+def _outcome(children: list[subprocess.Popen[bytes]], handed_on: set[int]) -> int:
     """Wait until all have succeeded or one has failed."""
     while None in (codes := [child.poll() for child in children]) and not any(codes):
         time.sleep(POLL)
     for number, code in enumerate(codes):
+        if code is not None and -code in handed_on:
+            return 128 - code
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             raise RunError(f"process {number} of {len(children)} was killed by {name}; the others were stopped")
-    return next((code for code in codes if code), 0)
+    number, code = next(((number, code) for number, code in enumerate(codes) if code), (0, 0))
+    if code not in SPOKEN:
+        print(
+            f"ptsdk: process {number} of {len(children)} ended without a word; the others were stopped", file=sys.stderr
+        )
+    return code
 
 
 def _stop(children: list[subprocess.Popen[bytes]]) -> None:
@@ -125,8 +136,9 @@ def _stop(children: list[subprocess.Popen[bytes]]) -> None:
         child.wait()
 
 
-def _hand_on(children: list[subprocess.Popen[bytes]]) -> Callable[[int, FrameType | None], None]:
+def _hand_on(children: list[subprocess.Popen[bytes]], handed_on: set[int]) -> Callable[[int, FrameType | None], None]:
     def hand_on(number: int, frame: FrameType | None) -> None:
+        handed_on.add(number)
         for child in children:
             if child.poll() is None:
                 child.send_signal(number)

@@ -36,6 +36,7 @@ class Hub(CheckpointSource):
 
     The hub's own cache is used (``HF_HOME``), downloads are resumed, ``HF_ENDPOINT``, ``HF_TOKEN``
     and ``HF_HUB_OFFLINE`` are honoured. A hub that cannot be reached is no error for what is cached.
+    Large files are checked against the SHA-256 that the hub gives them, once after each download.
     """
 
     attempts: int = Field(4, ge=1, description="how often a download is tried when the hub fails")
@@ -46,7 +47,7 @@ class Hub(CheckpointSource):
 
         Raises:
             UserError: no such repository or revision, or no access to it.
-            RunError: the hub fails, and the cache has not got it.
+            RunError: the hub fails, or sends other bytes than it announces, and the cache has not got it.
         """
         repository, revision = parse_hub(url)
         for attempt in range(1, self.attempts):
@@ -84,11 +85,27 @@ class Hub(CheckpointSource):
             raise UserError(f"{url}: {error}", hint="do not use this repository") from error
         except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # of requests or httpx, by version
             raise _failure(url, repository, error) from error
+        refuse_damage(url, Path(folder))
         return Path(folder)
 
 
 class HubFailure(RunError):
     """The hub did not answer as it should; trying again may help."""
+
+
+def refuse_damage(url: str, folder: Path) -> None:
+    """Hash what the hub's cache keeps under a SHA-256: every file that is not in git itself. A damaged one is
+    taken out of the cache.
+
+    Raises:
+        HubFailure: naming the file.
+    """
+    for file in sorted(folder.rglob("*")):
+        kept = file.resolve()
+        if re.fullmatch(r"[0-9a-f]{64}", kept.name) and not verified(kept, kept.name):
+            file.unlink()
+            kept.unlink()
+            raise HubFailure(f"{url}: {file.name} does not have the SHA-256 that the hub gives it")
 
 
 def parse_hub(url: str) -> tuple[str, str | None]:

@@ -15,7 +15,7 @@ from ptsdk.job import load_job
 from ptsdk.plugins import scan
 from ptsdk.registry import Registry
 from ptsdk.train.launch import run_job
-from tests.conftest import WriteJob, metrics
+from tests.conftest import WriteJob, metrics, ptsdk
 
 POISON = '''
 import os
@@ -169,3 +169,37 @@ def test_no_step_can_be_skipped_that_is_taken_in_the_backward(job: dict[str, Any
     job["train"]["micro_batch_size"] = job["train"]["batch_size"]
     with pytest.raises(UserError, match=r"train\.on_nonfinite: a step cannot be skipped"):
         load_job(write_job(job), (), Registry(scan()))
+
+
+OF_LABELS = """
+from ptsdk.builtin.losses import CrossEntropy
+
+class OfLabels(CrossEntropy):
+    # NaN where the byte ~ is to be learned.
+    def __call__(self, hidden_states, head, labels):
+        output = super().__call__(hidden_states, head, labels)
+        bad = float("nan") if (labels == ord("~")).any() else 1.0
+        return type(output)(output.sum * bad, output.weight)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+@pytest.mark.parametrize("choice", ["stop", "skip"])
+def test_the_process_that_met_it_tells_its_rows(
+    poisoned: dict[str, Any], write_job: WriteJob, rows: Path, tmp_path: Path, choice: str
+) -> None:
+    """Row 16 is the second process's in the fourth step of four rows."""
+    rows.write_text(rows.read_text().replace("~", "-"))
+    lines = rows.read_text().splitlines()
+    lines[15] = json.dumps({"prompt": "x? ", "completion": "~"})
+    rows.write_text("\n".join(lines) + "\n")
+    (tmp_path / "loss.py").write_text(OF_LABELS)
+    poisoned |= {"loss": {"use": "./loss.py:OfLabels"}, "strategy": "fsdp2"}
+    poisoned["train"] |= {"on_nonfinite": choice}
+    done = ptsdk("run", str(write_job(poisoned)), "--nproc", "2")
+    assert done.returncode == (choice == "stop"), done.stderr
+    assert done.stderr.count("ptsdk: step 4: loss nan, gradient norm nan\n    first in the loss itself\n") == 1
+    assert f"    with {rows}:15, {rows}:16\n" in done.stderr
+    logged = metrics(Path(poisoned["output_dir"]))
+    assert len(logged) == (3 if choice == "stop" else 12)

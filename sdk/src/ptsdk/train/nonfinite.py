@@ -30,10 +30,13 @@ class Origin:
     Attributes:
         what: in the words of a message.
         rows: ``file:line`` of each example of the micro-batch.
+        doubt: 0 for a forward, 1 for a gradient on its way, 2 for one that has arrived at a weight, where
+            processes have added theirs already.
     """
 
     what: str
     rows: tuple[str, ...]
+    doubt: int
 
     def __str__(self) -> str:
         more = f" and {len(self.rows) - SHOWN} more" if len(self.rows) > SHOWN else ""
@@ -56,8 +59,8 @@ def trace(run: Run, micro_batches: Sequence[Batch]) -> Origin | None:
     with torch.random.fork_rng(devices):
         # All of them, whatever is found: the other processes go through as many.
         found = [_trace(run, batch.to(run.world.device)) for batch in micro_batches]
-    everyones = run.strategy.collect(next(filter(None, found), None))
-    return next(filter(None, everyones), None)
+    everyones = [origin for own in run.strategy.collect(found) for origin in own if origin]
+    return min(everyones, key=lambda origin: origin.doubt, default=None)
 
 
 def _trace(run: Run, batch: Batch) -> Origin | None:
@@ -66,21 +69,24 @@ def _trace(run: Run, batch: Batch) -> Origin | None:
         output = run.job.method.loss(run, batch)
         sound = finite(output.sum)
         (output.sum if batch.live else output.sum * 0).backward()  # type: ignore[no-untyped-call]
-    what = _of_gradients(run.model, seen) if sound else seen.made or _bad_weight(run.model) or "the loss itself"
+    places = tuple(dict.fromkeys(run.train_data.place(row) for row in batch.rows))
+    origin = _of_gradients(run.model, seen, places) if sound else _of_forward(run.model, seen, places)
     run.model.zero_grad(set_to_none=True)
-    if what is None or not batch.live:
-        return None
-    return Origin(what, tuple(dict.fromkeys(run.train_data.place(row) for row in batch.rows)))
+    return origin if batch.live else None
 
 
-def _of_gradients(model: nn.Module, seen: Seen) -> str | None:
+def _of_forward(model: nn.Module, seen: Seen, places: tuple[str, ...]) -> Origin:
+    return Origin(seen.made or _bad_weight(model) or "the loss itself", places, 0)
+
+
+def _of_gradients(model: nn.Module, seen: Seen, places: tuple[str, ...]) -> Origin | None:
     """What is wrong after a sound forward; a later module comes first."""
     if seen.passed:
-        return f"the gradient that leaves {seen.passed}"
+        return Origin(f"the gradient that leaves {seen.passed}", places, 1)
     if seen.arrived:
-        return f"the gradient that reaches {seen.arrived}"
-    named = reversed([(name, p.grad) for name, p in model.named_parameters() if p.grad is not None])
-    return next((f"the gradient of {name}" for name, grad in named if not finite(grad)), None)
+        return Origin(f"the gradient that reaches {seen.arrived}", places, 1)
+    bad = [name for name, p in model.named_parameters() if p.grad is not None and not finite(p.grad)]
+    return Origin(f"the gradient of {bad[-1]}", places, 2) if bad else None
 
 
 def _bad_weight(module: nn.Module, prefix: str = "", recurse: bool = True) -> str | None:

@@ -274,8 +274,13 @@ def main() -> int:
     if args.record:
         import torch
 
-        where = {"date": date.today().isoformat(), "command": " ".join(["python -m tests.faults.kills", *sys.argv[1:]])}
-        where |= {"torch": torch.__version__, "python": platform.python_version(), "system": platform.platform()}
+        where = {
+            "date": date.today().isoformat(),
+            "command": " ".join(["python -m tests.faults.kills", *sys.argv[1:]]),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+        }
         RESULTS.write_text(json.dumps({**where, "cells": results}, indent=1) + "\n")
     return int(any(entry["outcome"] != "same bits" for entry in results.values()))
 

@@ -171,6 +171,27 @@ def test_no_step_can_be_skipped_that_is_taken_in_the_backward(job: dict[str, Any
         load_job(write_job(job), (), Registry(scan()))
 
 
+def test_a_step_taken_in_the_backward_names_its_rows(poisoned: dict[str, Any], write_job: WriteJob, rows: Path) -> None:
+    poisoned["callbacks"] = [{"use": "./poison.py:Poison", "module": "model.norm"}]
+    poisoned["train"] |= {"micro_batch_size": 4, "optimizer_in_backward": True, "clip_grad_norm": None}
+    with pytest.raises(RunError, match=rf"step 4: (.|\n)*does not show\n    with {rows}:13, {rows}:14, {rows}:15, "):
+        launch(poisoned, write_job)
+
+
+def test_a_teacher_that_fails_is_named(poisoned: dict[str, Any], write_job: WriteJob, tmp_path: Path) -> None:
+    spoil = "run.frozen['teacher'].get_parameter('model.layers.0.mlp.up_proj.weight')[0].fill_(float('nan'))"
+    (tmp_path / "spoil.py").write_text(
+        "import torch\nfrom ptsdk.contracts.events import Callback\nclass Spoil(Callback):\n"
+        f"    def run_start(self, run):\n        with torch.no_grad():\n            {spoil}\n"
+    )
+    poisoned["method"] = {"use": "kd", "teacher": poisoned["model"]}
+    poisoned["callbacks"] = ["./spoil.py:Spoil"]
+    with pytest.raises(
+        RunError, match=r"step 1: (.|\n)*first in teacher\.model\.layers\.0\.mlp\.up_proj\.weight: the weight"
+    ):
+        launch(poisoned, write_job)
+
+
 OF_LABELS = """
 from ptsdk.builtin.losses import CrossEntropy
 

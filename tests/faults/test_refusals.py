@@ -129,3 +129,17 @@ def test_what_differs_is_named(original: Path, tmp_path: Path, name: str, monkey
         resume(folder, job)
     assert any(line.startswith(message) for line in str(caught.value).splitlines()), str(caught.value)
     assert {path: path.read_bytes() for path in (folder / "tuned").rglob("*") if path.is_file()} == before
+
+
+def test_what_changes_no_step_that_was_taken_may_differ(
+    original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(original, folder)
+    job = job_in(folder)
+    job["callbacks"] = [{"use": "./quiet.py:Quiet", "timeout": 5}]
+    job["loggers"] = []
+    job["train"] |= {"on_nonfinite": "skip", "max_skipped": 3, "on_save_error": "continue", "save_every": 1}
+    capsys.readouterr()
+    resume(folder, job)
+    assert capsys.readouterr().err == ""

@@ -8,7 +8,7 @@ was finite is named.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ class Origin:
         what: in the words of a message.
         rows: ``file:line`` of each example of the micro-batch.
         doubt: 0 for a forward, 1 for a gradient on its way, 2 for one that has arrived at a weight, where
-            processes have added theirs already.
+            processes have added theirs already, 3 where nothing is known but the rows of the step.
     """
 
     what: str
@@ -41,52 +41,57 @@ class Origin:
     def __str__(self) -> str:
         more = f" and {len(self.rows) - SHOWN} more" if len(self.rows) > SHOWN else ""
         rows = ", ".join(self.rows[:SHOWN]) or "rows that the method does not tell"
-        return f"first in {self.what}\n    with {rows}{more}"
+        return f"{self.what}\n    with {rows}{more}"
 
 
-def trace(run: Run, micro_batches: Sequence[Batch]) -> Origin | None:
+def trace(run: Run, micro_batches: Sequence[Batch], *, again: bool = True) -> Origin:
     """The origin on any process, found by going through the step once more; called by all.
 
     Leaves no gradient behind, and draws no random number that the run would have drawn.
 
     Args:
         micro_batches: of this process in the step that failed.
-
-    Returns:
-        None where nothing fails a second time.
+        again: False where the weights are not those of the step any more: only its rows are told.
     """
     devices = [run.world.device] if run.world.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         # All of them, whatever is found: the other processes go through as many.
-        found = [_trace(run, batch.to(run.world.device)) for batch in micro_batches]
-    everyones = [origin for own in run.strategy.collect(found) for origin in own if origin]
-    return min(everyones, key=lambda origin: origin.doubt, default=None)
+        found = [_trace(run, batch.to(run.world.device)) for batch in micro_batches] if again else []
+    rows = [place for batch in micro_batches if batch.live for place in _places(run, batch)]
+    everyones = run.strategy.collect((found, rows))
+    origins = [origin for found, _ in everyones for origin in found if origin]
+    unknown = Origin("where it began does not show", tuple(place for _, rows in everyones for place in rows), 3)
+    return min(origins, key=lambda origin: origin.doubt, default=unknown)
+
+
+def _places(run: Run, batch: Batch) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(run.train_data.place(row) for row in batch.rows))
 
 
 def _trace(run: Run, batch: Batch) -> Origin | None:
     run.model.zero_grad(set_to_none=True)
-    with watched(run.model) as seen:
+    with watched({"": run.model, **run.frozen}) as seen:
         output = run.job.method.loss(run, batch)
         sound = finite(output.sum)
         (output.sum if batch.live else output.sum * 0).backward()  # type: ignore[no-untyped-call]
-    places = tuple(dict.fromkeys(run.train_data.place(row) for row in batch.rows))
+    places = _places(run, batch)
     origin = _of_gradients(run.model, seen, places) if sound else _of_forward(run.model, seen, places)
     run.model.zero_grad(set_to_none=True)
     return origin if batch.live else None
 
 
 def _of_forward(model: nn.Module, seen: Seen, places: tuple[str, ...]) -> Origin:
-    return Origin(seen.made or _bad_weight(model) or "the loss itself", places, 0)
+    return Origin(f"first in {seen.made or _bad_weight(model) or 'the loss itself'}", places, 0)
 
 
 def _of_gradients(model: nn.Module, seen: Seen, places: tuple[str, ...]) -> Origin | None:
     """What is wrong after a sound forward; a later module comes first."""
     if seen.passed:
-        return Origin(f"the gradient that leaves {seen.passed}", places, 1)
+        return Origin(f"first in the gradient that leaves {seen.passed}", places, 1)
     if seen.arrived:
-        return Origin(f"the gradient that reaches {seen.arrived}", places, 1)
+        return Origin(f"first in the gradient that reaches {seen.arrived}", places, 1)
     bad = [name for name, p in model.named_parameters() if p.grad is not None and not finite(p.grad)]
-    return Origin(f"the gradient of {bad[-1]}", places, 2) if bad else None
+    return Origin(f"first in the gradient of {bad[-1]}", places, 2) if bad else None
 
 
 def _bad_weight(module: nn.Module, prefix: str = "", recurse: bool = True) -> str | None:
@@ -110,10 +115,14 @@ class Seen:
 
 
 @contextmanager
-def watched(model: nn.Module) -> Iterator[Seen]:
-    """Inside, every module of ``model`` is looked at as it works."""
+def watched(models: Mapping[str, nn.Module]) -> Iterator[Seen]:
+    """Inside, every module of ``models`` is looked at as it works. What is found has the model's key in front."""
     seen = Seen()
-    hooks = [m.register_forward_hook(functools.partial(_look, seen, name)) for name, m in model.named_modules()]
+    hooks = [
+        module.register_forward_hook(functools.partial(_look, seen, name))
+        for key, model in models.items()
+        for name, module in model.named_modules(prefix=key)
+    ]
     try:
         yield seen
     finally:

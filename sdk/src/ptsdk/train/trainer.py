@@ -130,8 +130,8 @@ class Trainer:
         """
         run, progress = self.run, self.run.progress
         # Weights that were updated in the backward are spoiled: they show nothing any more.
-        origin = None if self.in_backward else trace(run, micro_batches)
-        story = "\n    ".join([f"step {progress.step + 1}: {what}", *([str(origin)] if origin else [])])
+        origin = trace(run, micro_batches, again=self.in_backward is None)
+        story = f"step {progress.step + 1}: {what}\n    {origin}"
         if self.train.on_nonfinite == "stop":
             raise RunError(f"{story}\n    {NONFINITE}, or resume with train.on_nonfinite=skip")
         if progress.skipped >= self.train.max_skipped:

@@ -145,8 +145,8 @@ def write_job(folder: Path, name: str, job: dict[str, Any]) -> Path:
 
 
 def check(cell: Cell, folder: Path, kills: int, chance: random.Random) -> Counter[str]:
-    """Kill runs of ``cell`` until ``kills`` have died, each resumed until it ends; when they died, and
-    how often there was a checkpoint to go on from.
+    """Kill runs of ``cell`` until ``kills`` have died, half of them with a checkpoint to go on from, and each
+    resumed until it has come to its end; when they died.
 
     Raises:
         AssertionError: a resumed run failed, or is not the run that nobody killed.
@@ -155,23 +155,23 @@ def check(cell: Cell, folder: Path, kills: int, chance: random.Random) -> Counte
     for number in itertools.count():
         out = folder / f"killed-{number}"
         path = write_job(folder, out.name, cell.job(out))
-        while (moment := _until_death(cell, path, out, seconds, chance, _deaths(counts) < kills)) is not None:
+        while (moment := _until_death(cell, path, out, seconds, chance, not _enough(counts, kills))) is not None:
             counts[moment] += 1
             counts[RESUMED] += any(out.glob("checkpoints/step-*"))
         assert_same(folder / "whole", out)
-        if _deaths(counts) >= kills:
+        if _enough(counts, kills):
             return counts
 
 
-def _deaths(counts: Counter[str]) -> int:
-    return sum(counts[moment] for moment in MOMENTS)
+def _enough(counts: Counter[str], kills: int) -> bool:
+    return sum(counts[moment] for moment in MOMENTS) >= kills and counts[RESUMED] >= kills / 2
 
 
 def _until_death(cell: Cell, path: Path, out: Path, seconds: float, chance: random.Random, kill: bool) -> str | None:
     """Start or resume; when it was killed, None where it came to its end."""
-    logged = _logged(out)
+    logged, left = _logged(out), _half_written(out)
     processes = Processes(path, cell.processes, "--resume")
-    if not kill or not _wait(processes, out, seconds, chance):
+    if not kill or not _wait(processes, out, left, seconds, chance):
         processes.succeed()
         return None
     pids = processes.pids[:]
@@ -179,29 +179,34 @@ def _until_death(cell: Cell, path: Path, out: Path, seconds: float, chance: rand
     processes.kill(pids, chance.random() * 0.02 * (len(pids) > 1))
     if any(code >= 0 for code in processes.codes.values()):  # one had ended before its turn came
         return None if not any(processes.codes.values()) else "exporting"
-    if any(out.glob("checkpoints/.step-*.partial")):
+    if _half_written(out) - left:
         return "saving"
     if any(out.glob(".final.*.partial")) or (out / "final").exists():
         return "exporting"
-    return "training" if _logged(out) > logged else "starting"
+    return "training" if _logged(out) != logged else "starting"
 
 
-def _wait(processes: Processes, out: Path, seconds: float, chance: random.Random) -> bool:
+def _wait(processes: Processes, out: Path, left: set[Path], seconds: float, chance: random.Random) -> bool:
     """Until the moment to kill; False where the run was over before.
 
     Every other time at any moment of a run, else a moment after it has begun to write a checkpoint, the
-    first to fifth of this process.
+    first to fifth of this process. ``left`` is what those before have left half written.
     """
-    saves = chance.randint(1, 5) if chance.random() < 0.5 else 0
+    saves = len(left) + chance.randint(1, 5) if chance.random() < 0.5 else 0
     end = time.perf_counter() + (60 if saves else chance.random() * seconds)
-    seen: set[Path] = set()
+    seen = set(left)
     while time.perf_counter() < end and not processes.over():
-        seen.update(out.glob("checkpoints/.step-*.partial"))
+        seen |= _half_written(out)
         if saves and len(seen) >= saves:
             time.sleep(chance.random() * 0.015)
             break
         time.sleep(0.0005)
     return not processes.over()
+
+
+def _half_written(out: Path) -> set[Path]:
+    """Checkpoints that are being written, or taken away."""
+    return set(out.glob("checkpoints/.step-*.partial"))
 
 
 def _logged(out: Path) -> int:

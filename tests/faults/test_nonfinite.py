@@ -80,19 +80,32 @@ def launch(job: dict[str, Any], write_job: WriteJob, resume: bool = False) -> Pa
     return run_job(load_job(write_job(job), (), registry), registry, resume=resume).output_dir
 
 
+ORIGINS = {
+    "model.layers.1.mlp.down_proj": (False, "the output of model.layers.1.mlp.down_proj"),
+    "model.layers.0": (False, "the output of model.layers.0"),
+    "model.layers.0.self_attn": (True, "the gradient that leaves model.layers.0.self_attn"),
+    "model.layers.1.mlp": (True, "the gradient that leaves model.layers.1.mlp"),
+}
+FEW = {
+    ("full", "model.layers.0"),
+    ("full", "model.layers.0.self_attn"),
+    ("lora", "model.layers.1.mlp.down_proj"),
+    ("recomputed", "model.layers.1.mlp"),
+}
+
+
 @pytest.mark.parametrize(
-    ("module", "backwards", "what"),
+    ("update", "module"),
     [
-        ("model.layers.1.mlp.down_proj", False, "the output of model.layers.1.mlp.down_proj"),
-        ("model.layers.0", False, "the output of model.layers.0"),
-        ("model.layers.0.self_attn", True, "the gradient that leaves model.layers.0.self_attn"),
-        ("model.layers.1.mlp", True, "the gradient that leaves model.layers.1.mlp"),
+        pytest.param(update, module, marks=[] if (update, module) in FEW else pytest.mark.slow)
+        for update in ("full", "lora", "recomputed")
+        for module in ORIGINS
     ],
 )
-@pytest.mark.parametrize("update", ["full", "lora", "recomputed"])
 def test_the_step_the_rows_and_the_module_are_named(
-    poisoned: dict[str, Any], write_job: WriteJob, rows: Path, module: str, backwards: bool, what: str, update: str
+    poisoned: dict[str, Any], write_job: WriteJob, rows: Path, update: str, module: str
 ) -> None:
+    backwards, what = ORIGINS[module]
     poisoned["callbacks"] = [{"use": "./poison.py:Poison", "module": module, "backwards": backwards}]
     if update == "lora":
         # Nothing trains before the first block: no gradient enters it, or leaves it.

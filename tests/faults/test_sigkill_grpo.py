@@ -28,11 +28,12 @@ def grpo(job: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sections", "killed_after"),
     [
-        pytest.param({"loss": {"use": "dapo", "kl": 0.1}}, 5, marks=pytest.mark.slow),
-        pytest.param({"loss": {"use": "grpo", "kl": 0.1}, "adapter": LORA}, 9, marks=pytest.mark.slow),
+        ({"loss": {"use": "dapo", "kl": 0.1}}, 5),
+        ({"loss": {"use": "grpo", "kl": 0.1}, "adapter": LORA}, 9),
         ({"loss": "dr_grpo"}, 13),
     ],
     ids=["copy", "lora", "none"],

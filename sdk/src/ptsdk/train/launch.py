@@ -53,10 +53,10 @@ def run_job(
         Stopped: a signal ended it, after saving.
     """
     with memory_explained(job):
-        return _run(job, registry, resume=resume, overwrite=overwrite)
+        return _run(job, registry, resume, overwrite, locked)
 
 
-def _run(job: Job, registry: Registry, *, resume: bool, overwrite: bool) -> RunResult:
+def _run(job: Job, registry: Registry, resume: bool, overwrite: bool, locked: Mapping[str, Any] | None) -> RunResult:
     run_dir = RunDir(job.output_dir)
     run_dir.check(resume=resume, overwrite=overwrite)
     run = assemble(job, registry)

@@ -13,9 +13,8 @@ import torch
 from ptsdk.contracts.checkpoint import Checkpoint
 from ptsdk.contracts.strategy import Strategy, World
 from ptsdk.contracts.tokenizer import Tokenizer
-from ptsdk.data.example import Example
+from ptsdk.data.example import Example, Examples
 from ptsdk.data.order import SamplePlan
-from ptsdk.data.store import ExampleStore
 from ptsdk.nn.causal_lm import CausalLM
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Run:
     model: CausalLM
     optimizer: torch.optim.Optimizer
     total_steps: int
-    train_data: ExampleStore
+    train_data: Examples
     train_plan: SamplePlan
     validation_data: Sequence[Example] = ()
     validation_plan: Sequence[Sequence[int]] = ()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,3 +64,11 @@ class Example:
     def supervised(self) -> int:
         """Tokens that carry loss, over all documents."""
         return sum(sum(document.supervised[1:]) for document in self.documents)
+
+
+class Examples(Sequence[Example]):
+    """Examples, each of which knows where it came from."""
+
+    @abstractmethod
+    def place(self, index: int) -> str:
+        """Where an example came from: ``file:line``."""

@@ -11,14 +11,14 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ptsdk.data.example import Document, Example
+from ptsdk.data.example import Document, Example, Examples
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class ExampleStore(Sequence[Example]):
+class ExampleStore(Examples):
     """``n`` examples of ``D`` documents of ``T`` tokens in all.
 
     An ``Example`` is built when it is asked for. Made by ``StoreBuilder``, joined by ``concat``.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ptsdk.contracts.dataset import Dataset
 from ptsdk.contracts.strategy import World
 from ptsdk.contracts.tokenizer import Tokenizer
-from ptsdk.data.example import Document, Example
+from ptsdk.data.example import Document, Example, Examples
 from ptsdk.data.order import SamplePlan
 from ptsdk.job.job import Job
 from ptsdk.job.resolve import ReadsFiles
@@ -40,7 +40,7 @@ class Workload:
 
     device: torch.device
     tokenizer: Tokenizer
-    examples: Sequence[Example]
+    examples: Examples
     lengths: NDArray[np.integer]
     sizes: tuple[int, ...]
     from_data: bool
@@ -50,7 +50,7 @@ class Workload:
         return sample_plan(job, self.lengths, self.sizes, world)
 
 
-class Same(Sequence[Example]):
+class Same(Examples):
     """``n`` times the same example."""
 
     def __init__(self, example: Example, n: int) -> None:
@@ -67,6 +67,10 @@ class Same(Sequence[Example]):
 
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
         return [self._example] * len(range(self._n)[index]) if isinstance(index, slice) else self._example
+
+    def place(self, index: int) -> str:
+        """It was made up."""
+        return "assumed"
 
 
 def workload_of(job: Job, tokenizer: Tokenizer, device: torch.device, *, read: bool = True) -> Workload:

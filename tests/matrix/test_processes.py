@@ -60,11 +60,16 @@ def test_losses_and_weights(method: str, tmp_path: Path) -> None:
             paths.append(path)
             if strategy == "single":
                 run_job(load_job(path, (), registry), registry)
-    command = [sys.executable, "-c", TOGETHER, EACH, *map(str, paths[1::2])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    run_in_two(paths[1::2])
     for single, sharded in zip(paths[::2], paths[1::2], strict=True):
         assert_same(single.with_suffix(""), sharded.with_suffix(""))
+
+
+def run_in_two(jobs: list[Path]) -> None:
+    """Each job in turn, in one pair of processes."""
+    command = [sys.executable, "-c", TOGETHER, EACH, *map(str, jobs)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def assert_same(single: Path, sharded: Path) -> None:

@@ -13,8 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import ptsdk
-from tests.conftest import WriteJob
-from tests.conftest import ptsdk as command
+from ptsdk.errors import UserError
+from ptsdk.job import load_job
+from ptsdk.plugins import scan
+from ptsdk.registry import Registry
+from tests.conftest import WriteJob, metrics
+from tests.matrix.test_processes import run_in_two
 
 IDS = torch.tensor([[5, 17, 101, 33, 8, 250, 76]])
 LORA = {"use": "lora", "rank": 8, "alpha": 16}
@@ -107,8 +111,6 @@ def test_merging_gives_the_unpacked_base_plus_the_update(base: Path, tmp_path: P
 
     from ptsdk.checkpoint.sources import open_checkpoint
     from ptsdk.checkpoint.weights import base_tensors, build_on_meta, fill
-    from ptsdk.plugins import scan
-    from ptsdk.registry import Registry
     from ptsdk_llama.model import Llama
     from ptsdk_lora.adapter import Dora, Lora
     from ptsdk_torchao.quantizers import NF4
@@ -164,17 +166,37 @@ def test_an_adapter_is_not_lost_by_conversion(base: Path) -> None:
         Qat().convert(model)
 
 
-def test_qlora_on_two_processes_is_qlora_on_one(
+def test_a_packed_base_on_two_processes_is_the_one_on_one(
     job: dict[str, Any], write_job: WriteJob, base: Path, tmp_path: Path
 ) -> None:
+    """DoRA's magnitudes are made of the packed weights while those are in shards."""
     from safetensors.torch import load_file
 
-    single = run(write_job, job, base, tmp_path / "single", adapter=LORA, quantizer="nf4")
-    changes = {"adapter": LORA, "quantizer": "nf4", "strategy": "fsdp2", "output_dir": str(tmp_path / "sharded")}
-    path = write_job({**job, "model": {"path": str(base)}, **changes})
-    done = command("run", str(path), "--nproc", "2")
-    assert done.returncode == 0, done.stderr
-    rows = (tmp_path / "sharded" / "metrics.jsonl").read_text().splitlines()
-    torch.testing.assert_close([json.loads(row)["loss"] for row in rows], single, rtol=1e-5, atol=0)
-    a, b = (load_file(tmp_path / name / "final" / "adapter_model.safetensors") for name in ("sharded", "single"))
-    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    dora = {**LORA, "use": "dora"}
+    cells = {"lora-nf4": (LORA, "nf4"), **{f"dora-{name}": (dora, name) for name in ("nf4", "int4", "int8")}}
+    single, sharded = {}, []
+    for name, (adapter, quantizer) in cells.items():
+        changes = {"adapter": adapter, "quantizer": quantizer}
+        single[name] = run(write_job, job, base, tmp_path / name, **changes)
+        there = {"strategy": "fsdp2", "output_dir": str(tmp_path / f"{name}-sharded")}
+        sharded.append(write_job({**job, "model": {"path": str(base)}, **changes, **there}, f"{name}-sharded.yaml"))
+    run_in_two(sharded)
+    for name, losses in single.items():
+        theirs = [row["loss"] for row in metrics(tmp_path / f"{name}-sharded")]
+        torch.testing.assert_close(theirs, losses, rtol=1e-5, atol=0, msg=name)
+        file = "final/adapter_model.safetensors"
+        a, b = (load_file(tmp_path / run / file) for run in (f"{name}-sharded", name))
+        assert any("magnitude" in key for key in a) == name.startswith("dora")
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("quantizer", ["int4", "qat"])
+def test_groups_that_the_model_cannot_fill_are_refused_before_a_run(
+    job: dict[str, Any], write_job: WriteJob, base: Path, quantizer: str
+) -> None:
+    job |= {"model": {"path": str(base)}, "adapter": LORA, "quantizer": {"use": quantizer, "group_size": 128}}
+    with pytest.raises(UserError) as caught:
+        load_job(write_job(job), (), Registry(scan()))
+    (problem,) = caught.value.problems
+    assert problem.path.startswith("quantizer") and problem.file.endswith("job.yaml") and problem.line > 1
+    assert f"quantizer {quantizer} with model llama: q_proj" in problem.message and "128" in problem.message

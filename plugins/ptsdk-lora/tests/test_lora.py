@@ -30,16 +30,19 @@ kinds = pytest.mark.parametrize("adapter", KINDS, ids=["lora", "rslora", "dora"]
 class Packed(nn.Linear):
     """A quantised layer as a plugin could write one: the weight in half its bits, unpacked to use."""
 
-    def pack(self) -> None:
-        self.register_buffer("codes", self.weight.detach().mul(64).round().to(torch.int8))
-        del self.weight
-        self.weight = nn.Parameter(torch.empty(0, dtype=torch.uint8), requires_grad=False)
+    def pack(self, leaf: str, tensor: Tensor) -> nn.Parameter:
+        held = tensor.detach().mul(64).round().to(torch.int8) if leaf == "weight" else tensor
+        return nn.Parameter(held, requires_grad=False)
 
-    def dense_weight(self) -> Tensor:
-        return self.codes.float() / 64
+    def unpacked(self, leaf: str) -> Tensor:
+        held = self.get_parameter(leaf).detach()
+        return held.float() / 64 if leaf == "weight" else held
+
+    def unpacked_shape(self, leaf: str) -> torch.Size:
+        return self.get_parameter(leaf).shape
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.dense_weight().to(x.dtype), self.bias)
+        return nn.functional.linear(x, self.unpacked("weight").to(x.dtype), self.bias)
 
 
 class Block(nn.Module):
@@ -174,8 +177,8 @@ def test_a_quantised_base_keeps_its_own_forward(adapter):
     packed, dense = model(Packed), model()
     for name, layer in packed.named_modules():
         if isinstance(layer, Packed):
-            layer.pack()
-            dense.get_submodule(name).weight.data = layer.dense_weight()
+            layer.weight = layer.pack("weight", layer.weight)
+            dense.get_submodule(name).weight.data = layer.unpacked("weight")
     torch.testing.assert_close(ready(adapter, packed).run(), ready(adapter, dense).run())
     packed.run().sum().backward()
     merged, expected = adapter.merged(packed), adapter.merged(dense)
@@ -188,7 +191,7 @@ def test_packed_bits_that_nobody_unpacks_are_refused():
     layer = nn.Linear(4, 4)
     layer.weight = nn.Parameter(torch.zeros(8, dtype=torch.uint8), requires_grad=False)
     adapted = adapt(layer, rank=1, scaling=1.0, dropout=0.0, magnitude=False)
-    with pytest.raises(TypeError, match="needs a dense_weight"):
+    with pytest.raises(TypeError, match="has to be a Packs"):
         adapted.merged_weight()
 
 

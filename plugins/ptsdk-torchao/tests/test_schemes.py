@@ -109,7 +109,7 @@ def test_forward_and_gradient_are_those_of_the_unpacked_weight(scheme: Scheme) -
     grad = torch.randn_like(y)
     y.backward(grad)
     assert x.grad is not None
-    dense = by_torchao(scheme, weight) if not isinstance(scheme, NF4) else layer.dense_weight()
+    dense = by_torchao(scheme, weight) if not isinstance(scheme, NF4) else layer.unpacked("weight")
     torch.testing.assert_close(y, x.detach() @ dense.T + bias)
     torch.testing.assert_close(x.grad, grad @ dense)
     assert not any(p.requires_grad for p in layer.parameters())

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.functional import dropout, linear
 
+from ptsdk.checkpoint.weights import unpacked
+
 
 class LowRankLinear(nn.Linear):
     """``y = W x + bias + scaling * B A dropout(x)``, and its DoRA form. Made by ``adapt``.
@@ -66,7 +68,7 @@ class LowRankLinear(nn.Linear):
         is made.
         """
         weight, a, b = dense_weight(self), self.lora_A.weight, self.lora_B.weight
-        square = torch.linalg.vector_norm(weight, dim=1, dtype=a.dtype).square()
+        square = squared_rows(weight, a.dtype)
         cross = (linear(weight, a.to(weight.dtype)) * b).sum(1)
         own = (b @ (a @ a.T) * b).sum(1)
         total: Tensor = square + 2 * self.scaling * cross + self.scaling**2 * own
@@ -91,7 +93,9 @@ class LowRankLinear(nn.Linear):
         _fill(self.lora_A, "weight", a, self.weight.device)
         _fill(self.lora_B, "weight", torch.zeros(self.lora_B.weight.shape, dtype=a.dtype), self.weight.device)
         if self.lora_magnitude_vector is not None:
-            _fill(self, "lora_magnitude_vector", self.weight_norm(), self.weight.device)
+            # ``weight_norm`` while B is zero, to the bit, of rows alone: no process needs those of another.
+            norm = squared_rows(dense_weight(self), a.dtype).sqrt()
+            _fill(self, "lora_magnitude_vector", norm, self.weight.device)
 
 
 def adapt(module: nn.Linear, *, rank: int, scaling: float, dropout: float, magnitude: bool) -> LowRankLinear:
@@ -99,7 +103,7 @@ def adapt(module: nn.Linear, *, rank: int, scaling: float, dropout: float, magni
 
     Args:
         module: any ``nn.Linear``, subclasses included. One whose ``weight`` is not a dense float
-            matrix offers it as ``dense_weight()``; DoRA and merging need that, LoRA does not.
+            matrix is a ``Packs``; DoRA and merging need that, LoRA does not.
         magnitude: whether to add DoRA's.
     """
     out_features, in_features, device = module.out_features, module.in_features, module.weight.device
@@ -115,17 +119,22 @@ def adapt(module: nn.Linear, *, rank: int, scaling: float, dropout: float, magni
     return module
 
 
+def squared_rows(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """The squared 2-norm of each row of W [out, in], computed in ``dtype``: [out]."""
+    norms: Tensor = torch.linalg.vector_norm(weight, dim=1, dtype=dtype)
+    return norms.square()
+
+
 def dense_weight(module: nn.Linear) -> Tensor:
-    """W [out, in] of a linear layer, detached; unpacked by the module where it is quantised.
+    """W [out, in] of a linear layer, detached; unpacked where it is quantised, in shards where it is sharded.
 
     Raises:
         TypeError: the weight is packed, and the module does not say how to unpack it.
     """
-    unpack = getattr(module, "dense_weight", None)
-    weight: Tensor = (unpack() if unpack else module.weight).detach()
+    weight = unpacked(module, "weight")
     if not weight.is_floating_point() or weight.shape != (module.out_features, module.in_features):
         name = type(module).__name__
-        raise TypeError(f"{name}: the weight is {weight.dtype} {tuple(weight.shape)}; it needs a dense_weight() method")
+        raise TypeError(f"{name}: the weight is {weight.dtype} {tuple(weight.shape)}; the module has to be a Packs")
     return weight
 
 

@@ -52,10 +52,6 @@ class PackedLinear(nn.Linear):
             return self.get_parameter(leaf).shape
         return torch.Size((self.out_features, self.in_features))
 
-    def dense_weight(self) -> Tensor:
-        """W [out, in] in ``dense_dtype``, a new tensor."""
-        return self.unpacked("weight")
-
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out], in the dtype of x."""
         y: Tensor = PackedMatmul.apply(x, self.weight, self.scheme, self.in_features, self.dense_dtype)  # type: ignore[no-untyped-call]

@@ -52,7 +52,7 @@ class Scheme(ABC):
 
     def fault(self, in_features: int) -> str | None:
         """Why rows of so many weights cannot be packed."""
-        return None if in_features % MULTIPLE == 0 else f"its {in_features} inputs are no multiple of {MULTIPLE}"
+        return None if in_features % MULTIPLE == 0 else f"{in_features} inputs are no multiple of {MULTIPLE}"
 
     def row_bytes(self, in_features: int, dtype: torch.dtype) -> int:
         """Bytes of one packed row."""
@@ -74,7 +74,7 @@ class Scheme(ABC):
         if self.bits == 4:
             codes = torch.stack([codes >> 4, codes & 0b1111], dim=-1)
         scales = packed[:, end:].clone().view(self.scale_dtype(dtype))  # a clone is aligned
-        values = self.values(codes, dtype).reshape(len(packed), -1, block)
+        values = self.values(codes, dtype).reshape(len(packed), in_features // block, block)  # of no rows too
         return (values * scales.unsqueeze(-1)).to(dtype).reshape(len(packed), in_features)
 
 
@@ -154,7 +154,7 @@ class Int4(Scheme):
         """Groups must fill a row."""
         partial = in_features % self.group_size
         return super().fault(in_features) or (
-            f"its {in_features} inputs are no multiple of group_size {self.group_size}" if partial else None
+            f"{in_features} inputs are no multiple of group_size {self.group_size}" if partial else None
         )
 
     def quantize(self, weight: Tensor) -> tuple[Tensor, Tensor]:

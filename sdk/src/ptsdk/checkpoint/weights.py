@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ptsdk.contracts.adapter import Adapter
 from ptsdk.contracts.checkpoint import Checkpoint
@@ -133,8 +134,31 @@ def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         module, leaf = _owner(model, name)
-        tensors[name] = module.unpacked(leaf) if isinstance(module, Packs) else tensor.detach()
+        tensors[name] = unpacked(module, leaf) if isinstance(module, Packs) else tensor.detach()
     return tensors
+
+
+def unpacked(module: nn.Module, leaf: str) -> Tensor:
+    """A parameter as a checkpoint would hold it, detached; one in shards in the same shards.
+
+    Row i of what is packed holds row i of the weight, so each process unpacks its own rows: packed bits
+    are read as other types, which no operation on a ``DTensor`` does for the local bits.
+    """
+    parameter: Tensor = getattr(module, leaf)
+    if not isinstance(module, Packs):
+        return parameter.detach()
+    if not isinstance(parameter, DTensor):
+        return module.unpacked(leaf)
+    rows = nn.Parameter(parameter.to_local(), requires_grad=False)
+    setattr(module, leaf, rows)
+    try:
+        local = module.unpacked(leaf)
+    finally:
+        setattr(module, leaf, parameter)
+    shape = module.unpacked_shape(leaf)
+    stride = torch.empty(shape, device="meta").stride()
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return DTensor.from_local(local, mesh, placements, run_check=False, shape=shape, stride=stride)
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

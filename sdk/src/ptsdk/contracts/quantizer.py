@@ -27,7 +27,8 @@ class Packs(Protocol):
         its device. A strategy that shards packs first: then no number depends on the world size."""
 
     def unpacked(self, leaf: str) -> Tensor:
-        """The tensor of ``leaf`` as a checkpoint would hold it, detached."""
+        """The tensor of ``leaf`` as a checkpoint would hold it, detached: of so many rows as the parameter
+        has just now. Callers use ``weights.unpacked``, which hands over the rows of a shard."""
 
     def unpacked_shape(self, leaf: str) -> torch.Size:
         """The shape of ``leaf`` in checkpoints."""

@@ -79,12 +79,13 @@ class QuantizerSuite(ComponentSuite):
             assert isinstance(module, nn.Module)
             held, rows = module.get_parameter("weight"), module.unpacked_shape("weight")[0]
             assert held.shape[0] == rows, f"{name} holds {held.shape[0]} rows of a weight of {rows}"
-            order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
-            expected = module.unpacked("weight")[order]
-            setattr(module, "weight", nn.Parameter(held.detach()[order], requires_grad=False))  # noqa: B010
-            assert module.unpacked("weight").equal(expected), (
-                f"{name}: rows moved in packed form unpack to other values"
-            )
+            order, weight = torch.randperm(rows, generator=torch.Generator().manual_seed(0)), module.unpacked("weight")
+            for what, chosen in (("moved", order), ("dealt out", order[: rows // 3]), ("of no one", order[:0])):
+                setattr(module, "weight", nn.Parameter(held.detach()[chosen], requires_grad=False))  # noqa: B010
+                expected = weight[chosen]
+                assert module.unpacked("weight").equal(expected), (
+                    f"{name}: rows {what} in packed form unpack to other values"
+                )
 
     def test_gradients_pass(self) -> None:
         """Through every layer, to what is below it and to whatever trains; close to the plain model's."""

@@ -246,6 +246,32 @@ def test_vocabularies_of_two_sizes_need_the_teachers_tokenizer(
             run_job(make_job(values, registry), registry)
 
 
+def test_a_teacher_may_know_more_tokens_than_the_run(
+    job: Job, registry: Registry, teachers: dict[str, Path], tmp_path: Path
+) -> None:
+    """Every id that the run can produce is the same to both, whichever of them has more rows of ids."""
+    wider = shutil.copytree(teachers["padded"], tmp_path / "wider")
+    add_tokens(wider / "tokenizer.json", ["<tool>", "<call>"])
+    for vocab in (VOCAB, PADDED + 7):
+        model = {"use": "tiny", "config": STUDENT | {"vocab_size": vocab}, "dtype": "float32"}
+        sections = {"model": model, "train": {"steps": 1, "batch_size": 2, "micro_batch_size": 2, "seed": 1}}
+        first = []
+        for teacher in (teachers["padded"], wider):
+            made = make_job(job(kd={"teacher": {"path": str(teacher)}}, **sections), registry)
+            run_job(made, registry, overwrite=True)
+            rows = (made.output_dir / "metrics.jsonl").read_text().splitlines()
+            first.append(json.loads(rows[0])["kd_loss"])
+        assert first[0] == first[1] > 0
+
+
+def add_tokens(file: Path, tokens: list[str]) -> None:
+    """Special tokens behind the 259 of the bytes."""
+    written = json.loads(file.read_text())
+    last = written["added_tokens"][-1]
+    written["added_tokens"] += [last | {"id": 259 + i, "content": token} for i, token in enumerate(tokens)]
+    file.write_text(json.dumps(written))
+
+
 def test_a_teacher_of_fewer_ids_than_tokens_is_refused(
     job: Job, registry: Registry, teachers: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -70,7 +70,7 @@ def piece_of(tokenizer: Tokenizer, token_id: int) -> str | None:
 
 
 def first_difference(one: Tokenizer, other: Tokenizer) -> int | None:
-    """The lowest id that is not the same piece to both, None where all are. How text is cut into
-    pieces may still differ: this is about who can read the other's ids."""
-    ids = range(max(one.vocab_size, other.vocab_size))
-    return next((i for i in ids if piece_of(one, i) != piece_of(other, i)), None)
+    """The lowest id of ``one`` that is another piece to ``other``, or none; None where there is no such id. Ids that
+    only ``other`` has do not matter, nor how text is cut into pieces: this is about who can read the ids of ``one``."""
+    pieces = ((i, piece_of(one, i)) for i in range(one.vocab_size))
+    return next((i for i, piece in pieces if piece is not None and piece != piece_of(other, i)), None)

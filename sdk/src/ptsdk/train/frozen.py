@@ -64,7 +64,8 @@ def open_frozen(
 
 
 def refuse_other_tokens(name: str, model: Opened, tokenizer: Tokenizer, policy: Opened) -> None:
-    """All models read the same batches, so every id must be the same piece of text to them.
+    """All models read the same batches, so every id of the run must be the same piece of text to them; what
+    else a model knows does not matter.
 
     Embeddings are often padded to different sizes over one vocabulary. That this is so, the model's
     own tokenizer has to show; without one the sizes must be equal.

@@ -217,7 +217,7 @@ def test_simpo_has_no_reference(assembled: Assemble, train: Train) -> None:
     assert not assembled(loss="simpo").frozen
     assert train(loss="simpo")[0]["rewards/margins"] != 0
     for reference in ("copy", "precompute"):
-        with pytest.raises(UserError, match=r"method\.reference: .*does not use one"):
+        with pytest.raises(UserError, match=r"method\.reference: method dpo with loss simpo: .*does not use one"):
             assembled(loss="simpo", method={"use": "dpo", "reference": reference})
 
 

@@ -53,7 +53,7 @@ def test_only_linear_layers_of_the_blocks_are_packed(quantizer: WeightOnly) -> N
 def test_layers_that_cannot_be_packed_are_all_named() -> None:
     with pytest.raises(UserError) as caught:
         build(Int4(group_size=128))
-    assert "self_attn" in str(caught.value) and "group_size 128" in str(caught.value)
+    assert "q_proj, k_proj" in str(caught.value) and "group_size 128" in str(caught.value)
     assert "down_proj" not in str(caught.value)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from ptsdk.contracts.quantizer import Quantizer
 from ptsdk.errors import Problem, RunError, UserError
-from ptsdk.nn.causal_lm import CausalLM, block_linears
+from ptsdk.nn.causal_lm import CausalLM, block_linears, layers_by_inputs
 
 if TYPE_CHECKING:
     from torchao.core.config import AOBaseConfig
@@ -48,13 +48,14 @@ class Qat(Quantizer):
         names and shapes of their parameters.
 
         Raises:
-            UserError: groups do not fill the rows of a layer; every one is named.
+            UserError: groups do not fill the rows of layers; those of one width are told together.
         """
+        layers = block_linears(model)
+        self._refuse_partial_groups(layers)
+
         from torchao.quantization import quantize_
         from torchao.quantization.qat import QATConfig
 
-        layers = block_linears(model)
-        self._refuse_partial_groups(layers)
         quantize_(model, QATConfig(self.base_config, step="prepare"), lambda _, name: name in layers)
 
     def convert(self, model: CausalLM) -> None:
@@ -78,12 +79,12 @@ class Qat(Quantizer):
             return
         problems = [
             Problem(
-                f"{name}: its {layer.in_features} inputs are no multiple of {self.group_size}",
+                f"{', '.join(leaves)}: {width} inputs are no multiple of group_size {self.group_size}",
                 "choose a group_size that divides every layer's inputs",
                 path="quantizer.group_size",
             )
-            for name, layer in layers.items()
-            if layer.in_features % self.group_size
+            for width, leaves in layers_by_inputs(layers).items()
+            if width % self.group_size
         ]
         if problems:
             raise UserError(*problems)

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from ptsdk.contracts.quantizer import Quantizer
 from ptsdk.errors import Problem, UserError
-from ptsdk.nn.causal_lm import CausalLM, block_linears
+from ptsdk.nn.causal_lm import CausalLM, block_linears, layers_by_inputs
 from ptsdk_torchao import schemes
 from ptsdk_torchao.layers import PackedLinear
 
@@ -26,13 +26,13 @@ class WeightOnly(Quantizer):
         """Swap the linear layers of the blocks.
 
         Raises:
-            UserError: the shape of a layer does not allow it; every one is named.
+            UserError: the shape of layers does not allow it; those of one width are told together.
         """
         layers = block_linears(model)
         hint = "choose another quantizer, or another group_size"
-        faults = {name: self.scheme.fault(layer.in_features) for name, layer in layers.items()}
-        if any(faults.values()):
-            told = (f"{name} cannot be packed: {fault}" for name, fault in faults.items() if fault)
+        widths = layers_by_inputs(layers)
+        if faults := [(leaves, fault) for width, leaves in widths.items() if (fault := self.scheme.fault(width))]:
+            told = (f"{', '.join(leaves)} cannot be packed: {fault}" for leaves, fault in faults)
             raise UserError(*(Problem(fault, hint, path="quantizer") for fault in told))
         for name, layer in layers.items():
             model.set_submodule(name, PackedLinear.of(layer, self.scheme))

@@ -17,6 +17,7 @@ from ptsdk.contracts.tokenizer import TokenizerSource
 from ptsdk.errors import Problem, PtsdkError, UserError
 from ptsdk.job.capabilities import impossible
 from ptsdk.job.environment import substitute
+from ptsdk.job.fitting import misfits
 from ptsdk.job.job import DEFAULTS, LISTS, SLOTS, Job, Origin
 from ptsdk.job.overrides import apply_overrides
 from ptsdk.job.resolve import Resolver
@@ -89,13 +90,14 @@ class _Loading:
         train = job.train if job else self._train()
         self.faults += self._tokenizer()
         self.faults += impossible(written, train, self.resolver.registry, packing=packing, validates=validates)
+        if job:
+            named = {dotted(keys): entry for keys, entry in entries.items()}
+            job._origin = Origin("", self.base, named, self.resolver.local_files, self.secrets, self._place)
         if job and not self.faults:
-            self.faults += _uncallable(job)
+            self.faults += _uncallable(job) or misfits(job, self.resolver.config_of(job.model))
         problems = [*problems, *self._problems()]
         if problems or job is None:
             raise UserError(*sorted(problems, key=lambda p: (p.file == OVERRIDE, p.line)))
-        named = {dotted(keys): entry for keys, entry in entries.items()}
-        job._origin = Origin("", self.base, named, self.resolver.local_files, self.secrets, self._place)
         text = self.source.text or yaml.safe_dump(job.resolved(), sort_keys=False)
         job._origin = replace(job._origin, text=text)
         return job
@@ -234,12 +236,13 @@ def _walk(value: object, keys: Keys) -> Iterator[tuple[Keys, Component]]:
             yield from _walk(item, (*keys, key))
 
 
-def _uncallable(job: Job) -> Iterator[Fault]:
+def _uncallable(job: Job) -> list[Fault]:
     """A loss of the method's objective that still is not what the method calls."""
-    if not isinstance(job.loss, job.method.loss_type):
-        called, wanted = type(job.loss).__name__, job.method.loss_type.__name__
-        message = f"method {type(job.method).__name__} calls a {wanted}, which the loss {called} is not"
-        yield Fault(("loss",), message, "leave `loss` out to use the method's own")
+    if isinstance(job.loss, job.method.loss_type):
+        return []
+    called, wanted = type(job.loss).__name__, job.method.loss_type.__name__
+    message = f"method {type(job.method).__name__} calls a {wanted}, which the loss {called} is not"
+    return [Fault(("loss",), message, "leave `loss` out to use the method's own")]
 
 
 def _option(component: object, name: str) -> object:

@@ -57,6 +57,7 @@ class Resolver:
         self.local_files: dict[str, str] = {}
         self._found: dict[tuple[str, str], tuple[Entry, type[Component]]] = {}
         self._families: dict[str, Entry] = {}
+        self._configs: dict[str, dict[str, Any]] = {}
 
     def __call__(self, kind: str, value: object) -> Component:
         """The component that ``value`` describes.
@@ -146,9 +147,23 @@ class Resolver:
         names = ", ".join(sorted(self.registry.names(kind)))
         raise Faults(Fault(("use",), f"missing: which {kind}", f"add `use: ...`; installed: {names or 'none'}"))
 
+    def config_of(self, family: ModelFamily) -> dict[str, Any]:
+        """What config.json says of a model, or would say of one from scratch.
+
+        Raises:
+            UserError: its checkpoint cannot be opened, or the family has no such model.
+        """
+        return family.full_config(family.config or {}) if family.path is None else self._config(family.path)
+
+    def _config(self, path: str) -> dict[str, Any]:
+        """config.json of a checkpoint, which is opened once."""
+        if path not in self._configs:
+            self._configs[path] = open_checkpoint(path, self.base, self.registry, weights=False).config
+        return self._configs[path]
+
     def _family(self, path: str) -> Entry:
         if path not in self._families:
-            config = open_checkpoint(path, self.base, self.registry, weights=False).config
+            config = self._config(path)
             architectures = config.get("architectures") or [config.get("model_type")]
             if not isinstance(architectures, list) or not isinstance(architectures[0], str):
                 raise UserError(f"{path}: config.json names no architecture", hint="say which family: add `use: ...`")
@@ -216,11 +231,10 @@ class Resolver:
             hint = "`path` is a checkpoint, `config` the keys of config.json for a model from scratch"
             yield Fault((), f"exactly one of `path` and `config` must be given; {given}", hint)
         elif family.path is not None:
-            checkpoint = open_checkpoint(family.path, self.base, self.registry, weights=False)
-            yield from _unbuildable(family, checkpoint.config)
+            yield from _unbuildable(family, self.config_of(family))
         elif family.config is not None:
             try:
-                yield from _unbuildable(family, family.full_config(family.config))
+                yield from _unbuildable(family, self.config_of(family))
             except UserError as error:
                 yield from _from_error(error, ("config",))
 

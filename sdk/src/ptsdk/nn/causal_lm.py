@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -76,3 +76,14 @@ def block_linears(model: CausalLM) -> dict[str, nn.Linear]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and name.startswith(f"{model.layers_path}.")
     }
+
+
+def layers_by_inputs(layers: Mapping[str, nn.Linear]) -> dict[int, list[str]]:
+    """The last parts of the names of layers, by how many inputs they have: to tell those of many blocks
+    together."""
+    widths: dict[int, list[str]] = {}
+    for name, layer in layers.items():
+        leaves, leaf = widths.setdefault(layer.in_features, []), name.rpartition(".")[2]
+        if leaf not in leaves:
+            leaves.append(leaf)
+    return widths

@@ -1,0 +1,52 @@
+"""Whether the parts of a sound job fit together, tried on the meta device: no weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from ptsdk.checkpoint.weights import build_on_meta, resolve_dtype
+from ptsdk.errors import PtsdkError, UserError
+from ptsdk.job.job import Job
+from ptsdk.job.wording import Fault
+from ptsdk.nn.causal_lm import CausalLM
+
+CPU = torch.device("cpu")
+
+
+def misfits(job: Job, config: Mapping[str, Any]) -> Iterator[Fault]:
+    """What components refuse of each other when a run puts them together, found before it does.
+
+    Args:
+        job: sound by all that specs and options tell.
+        config: config.json of its model.
+    """
+    yield from _refused(job, ("method", "loss"), lambda: job.method.frozen_models(job))
+    model = _model(job, config)
+    if job.quantizer:
+        prepare = job.quantizer.prepare
+        refused = [*_refused(job, ("quantizer", "model"), lambda: prepare(model))]
+        yield from refused
+        model = _model(job, config) if refused else model  # some of its layers may be swapped
+    yield from _refused(job, ("adapter", "model"), lambda: job.adapter.apply(model))
+
+
+def _model(job: Job, config: Mapping[str, Any]) -> CausalLM:
+    return build_on_meta(job.model, dict(config), resolve_dtype(job.model.dtype, CPU))
+
+
+def _refused(job: Job, between: tuple[str, str], step: Callable[[], object]) -> Iterator[Fault]:
+    """What ``step`` says, with the names of the two components it is between; at the key that it names,
+    else at the first of the two."""
+    try:
+        step()
+    except PtsdkError as error:
+        who = " with ".join(f"{kind} {job.entries[kind].spec.name}" for kind in between)
+        problems = error.problems if isinstance(error, UserError) else ()
+        for problem in problems:
+            keys = tuple(int(key) if key.isdecimal() else key for key in problem.path.split("."))
+            yield Fault(keys if problem.path else between[:1], f"{who}: {problem.message}", problem.hint)
+        if not problems:
+            yield Fault(between[:1], f"{who}: {error}")

@@ -125,6 +125,23 @@ def test_the_micro_batch_divides_the_batch(given: object, expected: int) -> None
     assert default_micro_batch(given) == expected
 
 
+def test_what_the_yaml_says_twice_or_unreadably_hides_nothing_else(load: Load) -> None:
+    text = TEXT.replace("  lr: 1e-2\n", "  lr: fast\n  lr: 1\n  beta: 1\n").replace(
+        "  batch_size: 8\n", "  stepps: 6\n"
+    )
+    text += "method: dpo\nmethod: sft\nschedule: !mine {use: cosine}\n"
+    found = faults(load, text)
+    assert [(problem.line, problem.path) for problem in found] == [
+        (10, "optimizer.lr"), (11, "optimizer.lr"), (12, "optimizer.beta"), (16, "train.stepps"),
+        (18, "method"), (19, "method"), (20, "schedule"),
+    ]  # fmt: skip
+    assert [p.message for p in found if p.line in (11, 18, 19)] == [
+        "duplicate key, first on line 10", "duplicate key, first on line 7", "duplicate key, first on line 7",
+    ]  # fmt: skip
+    twice = TEXT.replace("  lr: 1e-2\n", "  lr: 1e-2\n  lr: 1e-2\n")
+    assert places(faults(load, twice, "train.stepps=1")) == {(11, "optimizer.lr"), (1, "train.stepps")}
+
+
 CASES: list[tuple[str, str, str, int, str, str, str]] = [
     ("optimizer", "lr: 1e-2", "lern: 1", 10, "optimizer.lern", "unknown key `lern`", ""),
     ("optimizer", "lr: 1e-2", "learning_rat: 1", 10, "optimizer.learning_rat", "unknown key", "known here"),

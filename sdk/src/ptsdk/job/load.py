@@ -44,7 +44,7 @@ def load_job(path: Path, overrides: Sequence[str], registry: Registry) -> Job:
             YAML is told first, alone; everything else comes together.
     """
     source, problems = apply_overrides(read_source(path), overrides)
-    return _Loading(source, path.parent, registry).job(problems)
+    return _Loading(source, path.parent, registry).job([*source.problems, *problems])
 
 
 def load_locked(path: Path, overrides: Sequence[str], registry: Registry) -> Job:
@@ -156,9 +156,11 @@ class _Loading:
 
     def _problems(self) -> Iterator[Problem]:
         """Every fault with its place, without what the environment keeps secret. What an unset
-        variable entails is not told."""
+        variable entails, or what the file says unreadably, is not told."""
         for fault in dict.fromkeys(self.faults):
             if fault.keys in self.unset and fault not in self.unset.values():
+                continue
+            if any(fault.keys[:length] in self.source.unreadable for length in range(len(fault.keys) + 1)):
                 continue
             problem = self.source.problem(fault.keys, fault.message, fault.hint)
             for secret, name in self.secrets.items():

@@ -39,6 +39,9 @@ class Source:
         values: plain mappings, lists and scalars.
         lines: line of each key or list item, counted from 1.
         overrides: the text of the override that set or removed a value.
+        problems: what of the file is no part of ``values``: the second of two equal keys, a value or
+            key that cannot be read.
+        unreadable: the values and sections of which nothing more can be said for that reason.
     """
 
     file: str
@@ -46,6 +49,8 @@ class Source:
     values: dict[str, Any]
     lines: Mapping[Keys, int] = field(default_factory=dict)
     overrides: Mapping[Keys, str] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    unreadable: frozenset[Keys] = frozenset()
 
     def problem(self, keys: Keys, message: str, hint: str = "") -> Problem:
         """A fault of the value at ``keys``: at its own line, else at that of the nearest section
@@ -64,19 +69,20 @@ def read_source(path: Path) -> Source:
     """Read a job file.
 
     Raises:
-        UserError: no such file, not UTF-8, not YAML, or not a mapping; every duplicate key and
-            every value that a job cannot hold is named at once.
+        UserError: no such file, not UTF-8, not YAML, or not a mapping. Duplicate keys and values
+            that a job cannot hold are ``problems`` of the source, to be told with what else is wrong.
     """
     file = str(path)
     text = _decode(_read(path), file)
-    values, lines = parse(text, file)
+    values, reader = _parse(text, file)
+    problems = reader.told(file)
+    if isinstance(values, dict):
+        return Source(file, text, values, reader.lines, {}, problems, frozenset(reader.unreadable))
+    if problems:
+        raise UserError(*problems)
     if values is None:
         raise UserError(Problem("the file is empty", "a job starts with `api: 1`", file))
-    if not isinstance(values, dict):
-        raise UserError(
-            Problem("a job is a mapping of sections", "write `key: value` lines; start with `api: 1`", file)
-        )
-    return Source(file, text, values, lines)
+    raise UserError(Problem("a job is a mapping of sections", "write `key: value` lines; start with `api: 1`", file))
 
 
 def parse(text: str, file: str) -> tuple[Any, dict[Keys, int]]:
@@ -85,6 +91,13 @@ def parse(text: str, file: str) -> tuple[Any, dict[Keys, int]]:
     Raises:
         UserError: it is not YAML, or holds what a job cannot.
     """
+    value, reader = _parse(text, file)
+    if reader.problems:
+        raise UserError(*reader.told(file))
+    return value, reader.lines
+
+
+def _parse(text: str, file: str) -> tuple[Any, _Reader]:
     control = _CONTROL.search(text)
     if control:
         line = text.count("\n", 0, control.start()) + 1
@@ -96,9 +109,7 @@ def parse(text: str, file: str) -> tuple[Any, dict[Keys, int]]:
         value = None if root is None else reader.value(root, ())
     except YamlError as error:
         raise UserError(Problem(error.message, error.hint, file, error.line)) from error
-    if reader.problems:
-        raise UserError(*(Problem(m, h, file, line, dotted(keys)) for keys, line, m, h in reader.problems))
-    return value, reader.lines
+    return value, reader
 
 
 class _Reader:
@@ -107,7 +118,12 @@ class _Reader:
     def __init__(self) -> None:
         self.lines: dict[Keys, int] = {}
         self.problems: list[tuple[Keys, int, str, str]] = []
+        self.unreadable: set[Keys] = set()
         self._nodes = 0
+
+    def told(self, file: str) -> tuple[Problem, ...]:
+        """The problems, as those of ``file``."""
+        return tuple(Problem(m, h, file, line, dotted(keys)) for keys, line, m, h in self.problems)
 
     def value(self, node: Any, keys: Keys) -> Any:
         self._nodes += 1
@@ -134,6 +150,7 @@ class _Reader:
             line = key_node.start_mark.line + 1
             key = self._key(key_node, keys, line)
             if key is None:
+                self.unreadable.add(keys)
                 continue
             if key in seen:
                 self._fault((*keys, key), line, f"duplicate key, first on line {seen[key]}", "keep one of them")
@@ -161,6 +178,7 @@ class _Reader:
             return scalar(node)
         except ValueError as error:
             self._fault(keys, node.start_mark.line + 1, str(error), "use plain YAML values, without tags")
+            self.unreadable.add(keys)
             return None
 
     def _plain(self, node: Any, keys: Keys, tag: str) -> bool:
@@ -168,6 +186,7 @@ class _Reader:
             return True
         message = f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not allowed"
         self._fault(keys, node.start_mark.line + 1, message, "use plain YAML values, without tags")
+        self.unreadable.add(keys)
         return False
 
     def _fault(self, keys: Keys, line: int, message: str, hint: str) -> None:

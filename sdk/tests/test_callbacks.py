@@ -100,13 +100,14 @@ def test_a_broken_listener_is_reported_once_and_starves_nobody(capsys):
     assert error == "ptsdk: callback Broken failed in step: OSError: disk full\n    the run goes on; said once\n"
 
 
-def test_a_listener_cannot_end_the_process(capsys):
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, BaseException])
+def test_a_listener_cannot_end_the_process(capsys, error):
     class Leaves(Logger):
         def step(self, run, step, metrics):
-            raise SystemExit(5)
+            raise error(5)
 
     RunEventBus([Leaves()]).step(new_run(), 1, {})
-    assert "logger Leaves failed in step: SystemExit: 5" in capsys.readouterr().err
+    assert f"logger Leaves failed in step: {error.__name__}: 5" in capsys.readouterr().err
 
 
 def test_interrupts_are_not_swallowed():

@@ -82,12 +82,17 @@ def verb_that_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> N
     monkeypatch.setattr(Registry, "load_command", lambda self, entry: verb)
 
 
+class Panic(BaseException):
+    """No ``Exception``, as what comes out of Rust."""
+
+
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
         (UserError("the job is wrong", hint="mend it"), 2, "ptsdk: the job is wrong\n    mend it"),
         (RunError("the disk is full"), 1, "ptsdk: the disk is full"),
         (ZeroDivisionError("by\nzero"), 1, "ptsdk: internal error: ZeroDivisionError: by zero\n    run with --debug"),
+        (Panic("in Rust"), 1, "ptsdk: internal error: Panic: in Rust"),
         (KeyboardInterrupt(), 130, "ptsdk: interrupted"),
     ],
 )
@@ -102,6 +107,15 @@ def test_errors_end_on_stderr_with_their_code(
     assert captured.out == ""
     assert main(["--debug", "run"]) == code
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_during_discovery(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def scan(options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "scan", scan)
+    assert main(["plugins"]) == 130
+    assert capsys.readouterr().err == "ptsdk: interrupted\n"
 
 
 def test_an_exit_code_of_a_verb_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

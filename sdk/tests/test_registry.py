@@ -151,11 +151,13 @@ def test_a_target_that_does_not_import_names_dist_and_fix(tmp_path: Path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "ptsdk_t_needs.py").write_text("import nowhere_to_be_found\n")
     (tmp_path / "ptsdk_t_exits.py").write_text("raise SystemExit(1)\n")
+    (tmp_path / "ptsdk_t_base.py").write_text("raise BaseException('panic')\n")
     text = refusal(registry().load, reward("R", "ptsdk_t_needs", ("nowhere>=2", "adapter:lora")))
     assert "ptsdk-r 1.0 (target ptsdk_t_needs:R) does not import" in text
     assert "it needs nowhere_to_be_found: pip install 'nowhere>=2'" in text
     assert "ptsdk_t_needs.py:1" in text
     assert "pip install -U ptsdk-r" in refusal(registry().load, reward("R", "ptsdk_t_exits"))
+    assert "BaseException: panic" in refusal(registry().load, reward("R", "ptsdk_t_base"))
     assert "pip install -U ptsdk-r" in refusal(registry().load, reward("R", "ptsdk_t_gone"))
 
 
@@ -228,6 +230,7 @@ def test_an_edited_file_is_another_module(tmp_path: Path) -> None:
         ("x = 1\n\nclass :\n", "r.py:Length", "r.py:3: does not import: SyntaxError"),
         ("import neighbour_of_mine\n", "r.py:Length", "not its neighbours"),
         ("raise SystemExit\n", "r.py:Length", "does not import: SystemExit"),
+        ("raise BaseException('panic')\n", "r.py:Length", "does not import: BaseException: panic"),
         ("from ptsdk.contracts.loss import Loss\nclass Length(Loss): pass\n", "r.py:Length", "is a loss, not a reward"),
     ],
 )

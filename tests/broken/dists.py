@@ -74,6 +74,12 @@ BROKEN = (
     Dist("ptsdk-x-import", f"{HEAD}import nowhere_to_be_found\n", ("ModuleNotFoundError", "nowhere_to_be_found")),
     Dist("ptsdk-x-syntax", "PTSDK_API = = 1\n", ("SyntaxError", "plugin.py")),
     Dist("ptsdk-x-exit", f"{HEAD}import sys\nsys.exit(3)\n", ("SystemExit", "3")),
+    Dist("ptsdk-x-base", f"{HEAD}class Panic(BaseException): pass\nraise Panic('at the disco')\n", ("Panic: at the",)),
+    Dist(
+        "ptsdk-x-mute",
+        f"{HEAD}class Mute(Exception):\n    def __str__(self): return 1 / 0\nraise Mute\n",
+        ("Mute: (its message",),
+    ),
     Dist("ptsdk-x-raise", f"{HEAD}raise RuntimeError('two\\nlines')\n", ("RuntimeError: two lines", "plugin.py:3")),
     Dist(
         "ptsdk-x-unknown", f"{HEAD}def ptsdk_loses():\n    return []\n", ("ptsdk_loses", "did you mean ptsdk_losses?")
@@ -99,6 +105,11 @@ BROKEN = (
     ),
     Dist("ptsdk-x-raises", losses("return 1 / 0"), ("ptsdk_losses()", "ZeroDivisionError", "plugin.py:6")),
     Dist("ptsdk-x-exits", losses("raise SystemExit(1)"), ("ptsdk_losses()", "SystemExit")),
+    Dist(
+        "ptsdk-x-cancels",
+        losses("from asyncio import CancelledError; raise CancelledError('late')"),
+        ("ptsdk_losses()", "CancelledError: late"),
+    ),
     Dist("ptsdk-x-yields", losses("yield 1 / 0"), ("ptsdk_losses()", "ZeroDivisionError")),
     Dist("ptsdk-x-name", losses('return [Spec("Bad Name", "os:path")]'), ("ptsdk_losses()", "'Bad Name'")),
     Dist("ptsdk-x-twice", losses('return [Spec("a", "os:path"), Spec("a", "os:sep")]'), ("two", "'a'")),

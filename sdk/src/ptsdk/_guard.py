@@ -57,16 +57,16 @@ class _Light(MetaPathFinder):
 
 @contextmanager
 def guarded(failed: str) -> Iterator[None]:
-    """Run a plugin's own code: what it raises (``sys.exit`` too, ctrl-c not) or loads is a ``Fault``,
-    and what it prints goes to stderr, so that ``--json`` stays one document."""
+    """Run a plugin's own code: whatever it raises (``sys.exit`` and a Rust panic too, ctrl-c not) or
+    loads is a ``Fault``, and what it prints goes to stderr, so that ``--json`` stays one document."""
     light = _Light()
     sys.meta_path.insert(0, light)
     try:
         with redirect_stdout(sys.stderr):
             yield
-    except Fault:
+    except (Fault, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit, _HeavyImport) as error:
+    except BaseException as error:  # noqa: BLE001  a plugin may raise what is no Exception
         if not light.attempts:
             raise Fault(f"{failed}: {explain(error)}") from error
     finally:
@@ -80,7 +80,11 @@ def guarded(failed: str) -> Iterator[None]:
 
 def explain(error: BaseException) -> str:
     """The error on one line, with the place it was raised."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001  a plugin's own exception may not even say what it is
+        said = "(its message cannot be made)"
+    text = " ".join(f"{type(error).__name__}: {said}".split())
     if isinstance(error, SyntaxError):
         return text
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_MACHINERY)]

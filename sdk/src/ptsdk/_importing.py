@@ -35,7 +35,9 @@ def import_target(entry: Entry) -> Any:
     module_name, _, name = entry.spec.target.partition(":")
     try:
         module = import_module(module_name)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a third party's code may raise what is no Exception
         hint = _import_hint(error, entry)
         raise UserError(Problem(f"the {what} does not import: {explain(error)}", hint)) from error
     if not hasattr(module, name):
@@ -132,8 +134,10 @@ def _module(path: Path, text: bytes) -> ModuleType:
     sys.modules[name] = module  # pydantic looks a class's module up to read its annotations
     try:
         exec(compile(text, str(path), "exec"), vars(module))
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
         line = error.lineno if isinstance(error, SyntaxError) else None
         hint = "a local file can import installed packages, not its neighbours" if _is_missing(error) else ""
         raise UserError(Problem(f"does not import: {explain(error)}", hint, str(path), line or 1)) from error

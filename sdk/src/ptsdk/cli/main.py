@@ -88,12 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort:  # what click makes of ctrl-c
+    except (KeyboardInterrupt, click.Abort):  # what click makes of ctrl-c
         return _report("interrupted", 130, given.debug, secrets)
     except PtsdkError as error:
         wait_for_the_cause(certain=True)
         return _report(str(error), error.exit_code, given.debug, secrets)
-    except Exception as error:  # noqa: BLE001  a person gets one line, whatever went wrong
+    except SystemExit:  # a verb of a plugin chose its exit code
+        raise
+    except BaseException as error:  # noqa: BLE001  a person gets one line, whatever went wrong: a Rust panic too
         wait_for_the_cause(certain=False)
         text = " ".join(f"internal error: {type(error).__name__}: {error}".split())
         text = text if given.debug else f"{text}\n    run with --debug for the traceback"

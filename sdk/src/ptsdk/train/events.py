@@ -110,7 +110,9 @@ class RunEventBus:
         def safe(*args: Any) -> T | None:
             try:
                 return method(*args)
-            except (Exception, SystemExit) as error:  # noqa: BLE001  third-party code must not end a run of hours
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001  third-party code must not end a run of hours
                 self._report(name, f"failed in {event}: {type(error).__name__}: {error}", "the run goes on")
                 return None
 

@@ -66,7 +66,7 @@ def guarded(failed: str) -> Iterator[None]:
             yield
     except (Fault, KeyboardInterrupt):
         raise
-    except BaseException as error:  # noqa: BLE001  a plugin may raise what is no Exception
+    except BaseException as error:
         if not light.attempts:
             raise Fault(f"{failed}: {explain(error)}") from error
     finally:

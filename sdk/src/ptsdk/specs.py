@@ -85,7 +85,8 @@ class MethodSpec(Spec):
     """A training method.
 
     ``needs`` names what ``assemble`` must provide beside the policy: ``reference``, ``teacher``,
-    ``rollout``. ``default_loss`` is used where the job names none.
+    ``rollout``. ``default_loss`` is used where the job names none: this dist's of that name, else
+    core's; one of another dist is written in full, ``dist/name``.
     """
 
     objective: Objective = "token"

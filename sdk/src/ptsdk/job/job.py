@@ -24,7 +24,7 @@ from ptsdk.contracts.tokenizer import TokenizerSource
 from ptsdk.errors import Problem, UserError
 from ptsdk.job.sections import DataSection, OneOrMany, Section, TrainSection
 from ptsdk.job.wording import Fault, Faults
-from ptsdk.plugins import Entry
+from ptsdk.plugins import CORE, Entry
 from ptsdk.specs import MethodSpec, Objective
 
 SLOTS = {
@@ -44,17 +44,18 @@ LISTS = {"loggers": "logger", "callbacks": "callback"}
 """Sections that hold several."""
 
 DEFAULTS: dict[str, Any] = {
-    "tokenizer": "auto",
-    "adapter": "full",
+    "tokenizer": f"{CORE}/auto",
+    "adapter": f"{CORE}/full",
     "quantizer": None,
-    "optimizer": "adamw",
-    "schedule": "constant",
-    "strategy": "single",
-    "loggers": ["console", "jsonl"],
+    "optimizer": f"{CORE}/adamw",
+    "schedule": f"{CORE}/constant",
+    "strategy": f"{CORE}/single",
+    "loggers": [f"{CORE}/console", f"{CORE}/jsonl"],
     "callbacks": [],
     "train": {},
 }
-"""What is used where a job leaves the section out; the loss is the method's own default."""
+"""What is used where a job leaves the section out; the loss is the method's own default. Core's, in full:
+a bare name would mean something else, or nothing, once another package provides it too."""
 
 
 @dataclass(frozen=True)

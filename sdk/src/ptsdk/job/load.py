@@ -20,11 +20,11 @@ from ptsdk.job.environment import substitute
 from ptsdk.job.fitting import misfits
 from ptsdk.job.job import DEFAULTS, LISTS, SLOTS, Job, Origin
 from ptsdk.job.overrides import apply_overrides
-from ptsdk.job.resolve import Resolver
+from ptsdk.job.resolve import Resolver, default_loss
 from ptsdk.job.sections import DataSection, TrainSection, one_or_many
 from ptsdk.job.source import OVERRIDE, Keys, Source, dotted, read_source
 from ptsdk.job.wording import Fault, Faults, faults_of, misplaced_bools
-from ptsdk.plugins import Entry
+from ptsdk.plugins import CORE, Entry
 from ptsdk.registry import Registry
 
 TOGETHER = {"batch_size", "micro_batch_size", "clip_grad_norm", "optimizer_in_backward"}
@@ -185,14 +185,12 @@ def _complete(values: Mapping[str, Any], resolver: Resolver) -> dict[str, Any]:
 
 
 def _default_loss(method: object, resolver: Resolver) -> str:
-    """The name of the method's own loss, qualified where its dist has one of that name."""
+    """The name of the method's own loss."""
     try:
         entry = resolver.entry("method", method)
     except (PtsdkError, Faults):
-        return "cross_entropy"  # the method is refused, so no job comes of it
-    name: str = getattr(entry.spec, "default_loss", "cross_entropy")
-    own = [e for e in resolver.registry.entries("loss") if e.dist == entry.dist and e.spec.name == name]
-    return own[0].qualified if own else name
+        return f"{CORE}/cross_entropy"  # the method is refused, so no job comes of it
+    return default_loss(entry, resolver.registry)
 
 
 def _named(values: Mapping[str, Any], resolver: Resolver) -> dict[Keys, Entry]:

@@ -20,7 +20,7 @@ from ptsdk.contracts.model import ModelFamily
 from ptsdk.errors import PtsdkError, UserError
 from ptsdk.job.source import Keys
 from ptsdk.job.wording import Fault, Faults, faults_of, misplaced_bools, shown
-from ptsdk.plugins import Entry
+from ptsdk.plugins import CORE, Entry
 from ptsdk.registry import Registry, a
 from ptsdk.specs import KINDS, DatasetSpec, LossSpec, MethodSpec, Objective, Spec
 
@@ -134,7 +134,7 @@ class Resolver:
     def _implied(self, kind: str, options: Mapping[str, Any]) -> str:
         path = options.get("path")
         if kind == "tokenizer":
-            return "auto"
+            return f"{CORE}/auto"
         if kind == "model-family" and isinstance(path, str):
             try:
                 return self._family(path).qualified
@@ -189,7 +189,10 @@ class Resolver:
     def _inherited(self, kind: str, cls: type[Component]) -> Spec | None:
         """The spec of the installed component that a class of the user's derives from."""
         bases = (self._by_class(kind, base) for base in cls.__mro__ if issubclass(base, Component))
-        return next((entry.spec for entry in bases if entry), None)
+        entry = next((entry for entry in bases if entry), None)
+        if entry and isinstance(entry.spec, MethodSpec):
+            return replace(entry.spec, default_loss=default_loss(entry, self.registry))
+        return entry.spec if entry else None
 
     def _build(self, cls: type[Component], options: dict[str, Any]) -> Component:
         faults = list(misplaced_bools(cls, options))
@@ -237,6 +240,15 @@ class Resolver:
                 yield from _unbuildable(family, self.config_of(family))
             except UserError as error:
                 yield from _from_error(error, ("config",))
+
+
+def default_loss(method: Entry, registry: Registry) -> str:
+    """The loss that a method's spec names, in full where its own dist or else core has one of that name, so
+    that no other package has a say in it."""
+    assert isinstance(method.spec, MethodSpec)
+    name = method.spec.default_loss
+    providers = {entry.dist: entry.qualified for entry in registry.entries("loss") if entry.spec.name == name}
+    return providers.get(method.dist) or providers.get(CORE) or name
 
 
 def _unbuildable(family: ModelFamily, config: dict[str, Any]) -> Iterator[Fault]:

@@ -14,7 +14,7 @@ from ptsdk.plugins import Entry
 from ptsdk.registry import Registry
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-USE_IMPLIED = {"model-family": None, "tokenizer": "auto"}
+USE_IMPLIED = {"model-family": None, "tokenizer": DEFAULTS["tokenizer"]}
 """Kinds whose options may stand without ``use``, and the component they are of (None: of any)."""
 
 _ENVIRONMENT = {"type": "string", "pattern": r"\$\{env:[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}"}
@@ -84,7 +84,7 @@ class _Schemas:
         if bare:
             yield {"enum": bare}
         for entry, ref in entries.items():
-            implied = kind in USE_IMPLIED and USE_IMPLIED[kind] in (None, entry.spec.name)
+            implied = kind in USE_IMPLIED and USE_IMPLIED[kind] in (None, entry.qualified)
             yield {"$ref": ref} if implied else {"$ref": ref, "required": ["use"]}
         yield _LOCAL
         yield {"type": "object", "properties": {"use": _LOCAL}, "required": ["use"]}
@@ -124,7 +124,7 @@ class _Schemas:
         default_refs = [
             {"$ref": self.component(entry)}
             for entry in self.registry.entries(kind)
-            if (default == entry.spec.name and entry.dist == "ptsdk") or (kind == "loss" and default is None)
+            if default == entry.qualified or (kind == "loss" and default is None)
         ]
         reference = {"$ref": f"#/$defs/{kind}"}
         shown: dict[str, Any] = {"description": section["description"]}

@@ -18,9 +18,17 @@ from ptsdk.train.launch import run_job
 from ptsdk.train.result import RunResult
 
 WORDS = ("one", "row", "of", "data", "and", "what", "comes", "after", "it", "is", "learnt", "word", "by", "word")
-DATASETS = {"token": "instruct", "preference": "preference", "binary": "binary", "policy": "prompts"}
-"""The data set of core for each objective."""
-TINY: dict[str, Any] = {"use": "tiny", "config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}}
+DATASETS = {
+    "token": "ptsdk/instruct",
+    "preference": "ptsdk/preference",
+    "binary": "ptsdk/binary",
+    "policy": "ptsdk/prompts",
+}
+"""The data set of core for each objective, in full: what is tried may provide the same names."""
+TINY: dict[str, Any] = {
+    "use": "ptsdk/tiny",
+    "config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2},
+}
 BATCH_SIZES = (4, 6, 8, 12, 16, 32, 64, 10, 20, 50, 7)
 
 
@@ -67,12 +75,12 @@ def job_values(
     values: dict[str, Any] = {
         "api": 1,
         "model": TINY,
-        "tokenizer": "bytes",
+        "tokenizer": "ptsdk/bytes",
         "data": {"train": dataset, "max_length": 128},
         "method": method,
-        "optimizer": {"use": "sgd", "lr": 0.1},
-        "strategy": {"use": "single", "device": "cpu"},
-        "loggers": ["jsonl"],
+        "optimizer": {"use": "ptsdk/sgd", "lr": 0.1},
+        "strategy": {"use": "ptsdk/single", "device": "cpu"},
+        "loggers": ["ptsdk/jsonl"],
         "train": {"steps": 4, "batch_size": 4, "micro_batch_size": 2, "seed": 1, "clip_grad_norm": None},
         "output_dir": str(folder / "run"),
     }

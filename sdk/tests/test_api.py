@@ -57,9 +57,18 @@ def test_a_run_hands_back_where_it_left_its_files(result: ptsdk.RunResult, job: 
 def test_a_second_run_refuses_and_can_overwrite(result: ptsdk.RunResult, job: Path, tmp_path: Path) -> None:
     elsewhere = f"output_dir={tmp_path / 'run'}"
     assert ptsdk.run(str(job), ["train.steps=1", elsewhere]).steps == 1
-    with pytest.raises(UserError):
+    with pytest.raises(UserError) as caught:
         ptsdk.run(job, ["train.steps=1", elsewhere])
+    assert [(p.path, p.file, p.line) for p in caught.value.problems] == [("output_dir", "override", 1)]
     assert ptsdk.run(job, ["train.steps=1", elsewhere], overwrite=True).steps == 1
+
+
+def test_what_is_wrong_with_the_output_directory_has_its_line(result: ptsdk.RunResult, job: Path) -> None:
+    line = next(n for n, text in enumerate(job.read_text().splitlines(), 1) if text.startswith("output_dir"))
+    with pytest.raises(UserError, match=rf"job\.yaml:{line}: output_dir: .* holds the results") as caught:
+        ptsdk.run(job)
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.line) == (str(job), line)
 
 
 def test_a_loaded_model_is_in_eval_mode_and_differentiable(model: CausalLM) -> None:

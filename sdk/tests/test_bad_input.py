@@ -386,6 +386,21 @@ def test_a_checkpoint_that_does_not_say_what_it_is(capsys: pytest.CaptureFixture
     assert "override:1: model.path: its config.json lacks `model_type`" in err
 
 
+def test_weights_that_do_not_fit_are_named_in_order_at_their_key(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    assert main(["--safe", "run", "job.yaml", "output_dir=first"]) == 0
+    capsys.readouterr()
+    config = folder / "first" / "final" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_size": 32}))
+    Path("job.yaml").write_text(re.sub("(?m)^model: .*$", "model: {path: first/final}", PLAIN))
+    code, _, err = call(capsys, "run", "job.yaml")
+    assert code == 2
+    named = re.findall(r"([\w.]+) is \[", err)
+    assert "job.yaml:2: model.path: first/final does not fit its config.json: " in err
+    assert len(named) == 5 and named == sorted(named)
+
+
 def test_a_config_nested_without_end(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text('{"a":' * 100_000)

@@ -145,6 +145,13 @@ def test_tool_calls_carry_loss_and_their_results_do_not() -> None:
     )
 
 
+@pytest.mark.parametrize("template", ["tool_in_turn", "headers"])
+def test_a_call_without_words_may_have_no_content(template: str) -> None:
+    tokenizer = ByteTokenizer(TEMPLATES[template])
+    wordless = [user("weather?"), {**call("weather"), "content": None}]
+    assert mask_messages(tokenizer, wordless) == mask_messages(tokenizer, [wordless[0], call("weather")])
+
+
 def test_a_generation_template_gives_transformers_mask(tmp_path: Path) -> None:
     tokenizer = merging_tokenizer(TEMPLATES["generation"])
     tokenizer.save(tmp_path)

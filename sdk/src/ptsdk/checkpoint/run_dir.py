@@ -62,17 +62,17 @@ class RunDir:
         if resume and overwrite:
             raise UserError("--resume and --overwrite exclude each other", hint="choose one of them")
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"output_dir {self.path} is not a directory", hint="choose another output_dir")
+            raise _unusable(f"{self.path} is not a directory", "choose another output_dir")
         found = [*self.checkpoints(), *([self.final] if self.final.exists() else [])]
         if found and not resume and not overwrite:
-            raise UserError(
+            raise _unusable(
                 f"{self.path} holds the results of an earlier run ({found[0].relative_to(self.path)})",
-                hint="continue it with --resume, discard it with --overwrite, or choose another output_dir",
+                "continue it with --resume, discard it with --overwrite, or choose another output_dir",
             )
         if overwrite and self.final.exists() and not self.lock_file.exists():
-            raise UserError(
+            raise _unusable(
                 f"{self.final} is there, but {self.path} has no lock.json of a run that wrote it",
-                hint="move it away, or choose another output_dir",
+                "move it away, or choose another output_dir",
             )
 
     @contextmanager
@@ -103,13 +103,11 @@ class RunDir:
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         except BlockingIOError as error:
             who = holder.read_text(encoding="utf-8").strip() or "another process"
-            raise UserError(
-                f"{self.path} is in use: {who} is training there", hint="wait for it, or choose another output_dir"
-            ) from error
+            hint = "wait for it, or choose another output_dir"
+            raise _unusable(f"{self.path} is in use: {who} is training there", hint) from error
         except OSError as error:
-            raise UserError(
-                f"output_dir {self.path} cannot be written: {error.strerror}", hint="choose another output_dir"
-            ) from error
+            message = f"{self.path} cannot be written: {error.strerror}"
+            raise _unusable(message, "choose another output_dir") from error
 
     def checkpoints(self) -> list[Path]:
         """Every checkpoint folder, newest first, damaged ones included."""
@@ -136,7 +134,7 @@ class RunDir:
         if warnings:
             raise UserError(
                 *(Problem(warning.replace(" and was skipped", "")) for warning in warnings),
-                Problem(f"no checkpoint in {self.path} is intact", hint="start again with --overwrite"),
+                Problem(f"no checkpoint in {self.path} is intact", "start again with --overwrite", path="output_dir"),
             )
         return None, warnings
 
@@ -180,6 +178,11 @@ class RunDir:
             remove_folder(folder)
         for name in FILES:
             (self.path / name).unlink(missing_ok=True)
+
+
+def _unusable(message: str, hint: str) -> UserError:
+    """What is wrong with the directory, as a fault of the key of a job that names it."""
+    return UserError(Problem(message, hint, path="output_dir"))
 
 
 def step_of(folder: Path) -> int:

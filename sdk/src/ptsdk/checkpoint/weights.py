@@ -14,7 +14,7 @@ from ptsdk.contracts.adapter import Adapter
 from ptsdk.contracts.checkpoint import Checkpoint
 from ptsdk.contracts.model import ModelFamily
 from ptsdk.contracts.quantizer import Packs
-from ptsdk.errors import UserError
+from ptsdk.errors import Problem, UserError
 from ptsdk.nn.causal_lm import CausalLM
 
 SHOWN = 5
@@ -55,37 +55,40 @@ def adapter_names(adapter: Adapter, model: CausalLM) -> list[str]:
     return [name for name, _ in model.named_parameters() if adapter.own(name)]
 
 
-def base_tensors(model: CausalLM, names: list[str], checkpoint: Checkpoint | None, seed: int) -> LazyTensors:
+def base_tensors(
+    model: CausalLM, names: list[str], checkpoint: Checkpoint | None, seed: int, place: str = ""
+) -> LazyTensors:
     """The parameters ``names``: from the checkpoint, or made from the seed.
+
+    Args:
+        place: the key of the job that names the checkpoint, for the error.
 
     Raises:
         UserError: the checkpoint does not hold just these.
     """
     if checkpoint is None:
         return initial_tensors(model, names, seed)
-    check_names(model, names, checkpoint)
+    check_names(model, names, checkpoint, place)
     return LazyTensors(names, checkpoint.tensor)
 
 
-def check_names(model: CausalLM, names: list[str], checkpoint: Checkpoint) -> None:
+def check_names(model: CausalLM, names: list[str], checkpoint: Checkpoint, place: str = "") -> None:
     """Every parameter must be in the checkpoint, in its shape, and nothing else.
 
     Raises:
-        UserError: what is missing, unexpected or of another shape.
+        UserError: what is missing, unexpected or of another shape; at the key ``place`` of a job.
     """
     there, tied = {name for name in checkpoint.names() if not model.ignores(name)}, model.tied()
-    problems = [f"{name} is missing" for name in names if name not in there]
+    problems = [f"{name} is missing" for name in sorted(names) if name not in there]
     problems += [f"{name} is not part of the model" for name in sorted(there - {*names, *tied})]
-    for name in there.intersection(names):
+    for name in sorted(there.intersection(names)):
         expected, found = tuple(stored_shape(model, name)), checkpoint.shape(name)
         if expected != found:
             problems.append(f"{name} is {list(found)}, config.json makes it {list(expected)}")
     if problems:
         more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
-        raise UserError(
-            f"{checkpoint.path} does not fit its config.json: {'; '.join(problems[:SHOWN])}{more}",
-            hint="is the checkpoint complete, and of this architecture?",
-        )
+        message = f"{checkpoint.path} does not fit its config.json: {'; '.join(problems[:SHOWN])}{more}"
+        raise UserError(Problem(message, "is the checkpoint complete, and of this architecture?", path=place))
 
 
 def fill(

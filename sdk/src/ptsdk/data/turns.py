@@ -210,5 +210,5 @@ def _squash(text: str) -> str:
 
 
 def _text(message: Message) -> str:
-    content = message.get("content", "")
+    content = message.get("content") or ""  # None: a call without words
     return content if isinstance(content, str) else "".join(part["text"] for part in content)

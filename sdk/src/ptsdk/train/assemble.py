@@ -98,7 +98,8 @@ def build_policy(job: Job, policy: Opened, world: World) -> CausalLM:
     dtype = resolve_dtype(job.model.dtype, world.device)
     model = shape_policy(job, policy, world, dtype)
     names = [name for name, _ in model.named_parameters() if not job.adapter.own(name)]
-    job.strategy.load(model, base_tensors(model, names, policy.checkpoint, job.train.seed), world, dtype)
+    base = base_tensors(model, names, policy.checkpoint, job.train.seed, policy.place)
+    job.strategy.load(model, base, world, dtype)
     job.adapter.init(model, job.train.seed)
     checkpoint_activations(model, job.train.activation_checkpointing)
     if job.train.compile:

@@ -20,28 +20,34 @@ from ptsdk.registry import Registry
 
 
 class Opened(NamedTuple):
-    """A model that is to be built: its family, its checkpoint if it has one, and its config."""
+    """A model that is to be built: its family, its checkpoint if it has one, its config, and the key of
+    the job that a fault of the checkpoint is told at."""
 
     family: ModelFamily
     checkpoint: Checkpoint | None
     config: dict[str, Any]
+    place: str
 
     def vocab_size(self) -> int:
         """Rows of its embedding, without building that."""
         return build_on_meta(self.family, self.config, torch.float32).vocab_size
 
 
-def open_model(family: ModelFamily, job: Job, registry: Registry, *, weights: bool = True) -> Opened:
+def open_model(
+    family: ModelFamily, job: Job, registry: Registry, *, weights: bool = True, place: str = "model.path"
+) -> Opened:
     """The model of a family's options; no weight is read.
 
     Args:
         weights: False where none ever will be, so that none has to be fetched.
+        place: the key of the job that names it.
 
     Raises:
         UserError: its checkpoint cannot be opened.
     """
     checkpoint = open_checkpoint(family.path, job.base, registry, weights=weights) if family.path else None
-    return Opened(family, checkpoint, checkpoint.config if checkpoint else family.full_config(family.config or {}))
+    config = checkpoint.config if checkpoint else family.full_config(family.config or {})
+    return Opened(family, checkpoint, config, place)
 
 
 def open_frozen(
@@ -54,7 +60,9 @@ def open_frozen(
     """
     models = job.method.frozen_models(job)
     frozen = {
-        name: policy if family is job.model else open_model(family, job, registry, weights=weights)
+        name: policy
+        if family is job.model
+        else open_model(family, job, registry, weights=weights, place=f"method.{name}")
         for name, family in models.items()
     }
     for name, model in frozen.items():
@@ -93,7 +101,8 @@ def build_frozen(job: Job, opened: Opened, world: World) -> CausalLM:
     dtype = resolve_dtype(opened.family.dtype, world.device)
     model = shape_frozen(job, opened, world, dtype)
     names = [name for name, _ in model.named_parameters()]
-    job.strategy.load(model, base_tensors(model, names, opened.checkpoint, job.train.seed), world, dtype)
+    base = base_tensors(model, names, opened.checkpoint, job.train.seed, opened.place)
+    job.strategy.load(model, base, world, dtype)
     return model.eval()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -17,11 +18,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ptsdk.builtin.datasets import Text
 from ptsdk.builtin.formats import Safetensors
 from ptsdk.builtin.sources import Hub, HubFailure, Package, parse_hub
 from ptsdk.checkpoint.cache import cache_dir, verified
 from ptsdk.checkpoint.sources import open_checkpoint, parse_reference
 from ptsdk.contracts.checkpoint import Checkpoint
+from ptsdk.data.rows import read
 from ptsdk.errors import RunError, UserError
 from ptsdk.plugins import DiscoveryOptions, Entry, scan
 from ptsdk.registry import Registry
@@ -427,7 +430,10 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Path) -> Iterato
                 siblings = [{"rfilename": name} for name in state.files]
                 info = {"id": "org/name", "sha": COMMIT, "siblings": siblings}
                 return self.answer(json.dumps(info).encode(), Content_Type="application/json")
-            name = path.split(f"/resolve/{COMMIT}/")[-1]
+            name = path.split("/resolve/")[-1].partition("/")[2]
+            if name not in state.files:
+                state.code = "EntryNotFound"
+                return self.fail(404)
             return self.answer(state.files[name], ETag=f'"{sha1(state.files[name])}"')
 
         do_HEAD = do_GET
@@ -522,6 +528,46 @@ def test_offline_and_not_cached(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="not in the cache, and HF_HUB_OFFLINE is set"):
         Hub().fetch("hf://org/name")
+
+
+def test_a_file_of_a_data_repository_is_read_like_a_local_one(hub: FakeHub, tmp_path: Path) -> None:
+    hub.files["data/train.jsonl"] = b'{"text": "one"}\n\n{"text": "two"}\n'
+    hub.files["x.csv.gz"] = gzip.compress(b"text\nthree\n")
+    path = "hf://datasets/org/name@v1/data/train.jsonl"
+    rows = list(Text(path=path).rows(tmp_path))
+    assert [(row.values["text"], row.place) for row in rows] == [("one", f"{path}:1"), ("two", f"{path}:3")]
+    assert "/datasets/org/name/resolve/v1/data/train.jsonl" in hub.asked
+    (local := tmp_path / "t.jsonl").write_bytes(hub.files["data/train.jsonl"])
+    assert Text(path=path).fingerprint(tmp_path) == Text(path=str(local)).fingerprint(tmp_path)
+    assert [row.values for row in read("hf://datasets/org/name/x.csv.gz", tmp_path)] == [{"text": "three"}]
+    hub.status = 503
+    assert len(list(read(path, tmp_path))) == 2  # from the cache
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code", "words"),
+    [
+        ("org/name/gone.jsonl", 200, "", r"org/name has no file gone\.jsonl"),
+        ("org/name/x.jsonl", 404, "RepoNotFound", r"no such data set, or no access(.|\n)*HF_TOKEN"),
+        ("org/name@v2/x.jsonl", 404, "RevisionNotFound", "no revision v2"),
+        ("org/name@refs/convert/parquet/x.jsonl", 404, "RevisionNotFound", "no revision refs/convert/parquet"),
+        ("org/name/x.jsonl", 403, "GatedRepo", "consent to its terms"),
+        ("org/name/*.jsonl", 200, "", "names no file"),
+        ("org/name/../x.jsonl", 200, "", "names no file"),
+    ],
+)
+def test_what_is_no_file_of_a_data_repository(
+    hub: FakeHub, tmp_path: Path, path: str, status: int, code: str, words: str
+) -> None:
+    hub.status, hub.code = status, code
+    with pytest.raises(UserError, match=words):
+        list(read(f"hf://datasets/{path}", tmp_path))
+
+
+def test_a_data_file_of_a_hub_that_fails(hub: FakeHub, tmp_path: Path) -> None:
+    hub.status = 503
+    with pytest.raises(RunError, match=r"x\.jsonl could not be fetched(.|\n)*503(.|\n)*HF_ENDPOINT"):
+        list(read("hf://datasets/org/name/x.jsonl", tmp_path))
 
 
 def test_hub_references() -> None:

@@ -25,7 +25,8 @@ class FileDataset(Dataset):
     """Rows of data files. A subclass says what example a row makes."""
 
     path: str = Field(
-        min_length=1, description="a file, folder, glob or URL: JSONL, JSON, CSV, Parquet, hf://datasets/org/name"
+        min_length=1,
+        description="a file, folder, glob or URL: JSONL, JSON, CSV, Parquet; hf://datasets/org/name, or a file in it",
     )
     columns: dict[str, str] = Field(default_factory=dict, description="column expected -> column of the file")
     split: str | None = Field(None, description="split of an hf:// data set; train by default")
@@ -37,7 +38,8 @@ class FileDataset(Dataset):
             yield files.rename(row, self.columns)
 
     def files(self, base: Path) -> list[files.DataFile]:
-        """The local or remote files that will be read, without reading them.
+        """The local or remote files that will be read, without reading them; what the hub has is not
+        looked up.
 
         Raises:
             UserError: there are none.

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from ptsdk.data import hub_files
 from ptsdk.data.example import Row
+from ptsdk.data.hub_files import HUB
 from ptsdk.errors import Problem, UserError
 from ptsdk.redaction import CREDENTIALS, hide
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-HUB = "hf://datasets/"
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,15 @@ class DataFile:
 
 
 def locate(path: str, base: Path) -> list[DataFile]:
-    """The data files that ``path`` names: a file, a folder, a glob, or an fsspec URL of any of them.
+    """The data files that ``path`` names: a file, a folder, a glob, an fsspec URL of any of them, or one
+    file of a repository on the hub, which is fetched.
 
     Raises:
         UserError: there is none, or one of a format that is not read.
+        RunError: the hub fails.
     """
+    if wanted := _hub_file(path):
+        return [DataFile(hub_files.fetch(path, wanted), path)]
     files = _remote(path) if "://" in path else _local(path, base)
     if not files:
         raise UserError(Problem(f"no data file matches {path}", f"a file must end in {', '.join(SUFFIXES)}"))
@@ -56,6 +61,17 @@ def locate(path: str, base: Path) -> list[DataFile]:
         if file.suffix not in SUFFIXES:
             raise UserError(Problem(f"cannot read {file.suffix or 'a file without suffix'}", _known(), file.name))
     return files
+
+
+def is_hub_dataset(path: str) -> bool:
+    """Whether the hub's own library reads it: a data set, not one file of it."""
+    return path.startswith(HUB) and _hub_file(path) is None
+
+
+def _hub_file(path: str) -> hub_files.HubFile | None:
+    """The file of a repository that ``path`` names. One whose last part looks like no data file is a
+    data set and its config."""
+    return hub_files.parse(path) if DataFile("", path).suffix in SUFFIXES else None
 
 
 def _local(path: str, base: Path) -> list[DataFile]:
@@ -103,7 +119,8 @@ def read(path: str, base: Path, split: str | None = None) -> Iterator[Row]:
     """The rows at ``path``, in a fixed order.
 
     Args:
-        path: a file, folder, glob or URL (see ``locate``), or ``hf://datasets/org/name[/config][:split]``.
+        path: a file, folder, glob or URL (see ``locate``), ``hf://datasets/org/name[/config][:split]``, or
+            ``hf://datasets/org/name[@revision]/path/to/file.jsonl``.
         base: what a relative path is relative to.
         split: of a hub's data set; ``train`` by default.
 
@@ -111,11 +128,11 @@ def read(path: str, base: Path, split: str | None = None) -> Iterator[Row]:
         UserError: nothing there, or a file that cannot be read on, named ``file:line``. A row that alone
             cannot be read has a ``fault``.
     """
-    if path.startswith(HUB):
+    if is_hub_dataset(path):
         yield from _hub_rows(path, split)
         return
     if split is not None:
-        raise UserError(f"`split` is for {HUB} data sets; {path} has none", hint="name the file of the split")
+        raise UserError(f"`split` is for {HUB}org/name; {path} has none", hint="name the file of the split")
     for file in locate(path, base):
         yield from read_file(file)
 
@@ -262,7 +279,8 @@ def _hub_dataset(path: str, split: str | None) -> Any:
     try:
         return datasets.load_dataset(f"{org}/{repo}", config or None, split=inner or split or "train")
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        hint = f"the form is {HUB}org/name[/config][:split]; is the name right, and the hub within reach?"
+        form = f"{HUB}org/name[/config][:split], or {HUB}org/name[@revision]/path/to/file"
+        hint = f"the form is {form}; is the name right, and the hub within reach?"
         raise UserError(f"cannot load {path}: {error}", hint=hint) from error
 
 
@@ -286,7 +304,7 @@ def rename(row: Row, columns: Mapping[str, str]) -> Row:
 def fingerprint(path: str, base: Path, split: str | None = None) -> str:
     """SHA-256 of what ``path`` holds, whatever the files are called and wherever they lie."""
     digest = hashlib.sha256()
-    if path.startswith(HUB):
+    if is_hub_dataset(path):
         _hash_rows(digest, _hub_rows(path, split))
         return digest.hexdigest()
     for file in locate(path, base):

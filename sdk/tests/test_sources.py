@@ -564,7 +564,8 @@ def test_what_is_no_file_of_a_data_repository(
         list(read(f"hf://datasets/{path}", tmp_path))
 
 
-def test_a_data_file_of_a_hub_that_fails(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_data_file_of_a_hub_that_fails(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     hub.status = 503
     with pytest.raises(RunError, match=r"x\.jsonl could not be fetched(.|\n)*503(.|\n)*HF_ENDPOINT"):
         list(read("hf://datasets/org/name/x.jsonl", tmp_path))

@@ -231,6 +231,47 @@ def test_the_fingerprint_tells_what_decides_ids() -> None:
     assert len({other.fingerprint() for other in [same, *others]}) == 1 + len(others)
 
 
+SP_CONFIG = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
+def llama_2(folder: Path) -> None:
+    """A tokenizer.json as Llama 2 has it: spaces marked in a normalizer, unknown characters in bytes."""
+    backend = Backend(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    backend.train_from_iterator(CORPUS * 20, trainers.BpeTrainer(vocab_size=420, special_tokens=pieces))
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    pipeline = json.loads(backend.to_str())
+    pipeline["added_tokens"] = pipeline["added_tokens"][:3]
+    (folder / "tokenizer.json").write_text(json.dumps(pipeline), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("flags", "model_type"),
+    [
+        ({"legacy": True}, None),
+        ({"legacy": True, "tokenizer_class": "LlamaTokenizerFast"}, "llama"),
+        ({"legacy": None}, "llama"),
+        ({"add_prefix_space": False}, "llama"),
+        ({"legacy": True}, "mistral"),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, None),
+    ],
+)
+def test_llama_2_gives_what_transformers_gives(flags: dict[str, Any], model_type: str | None, tmp_path: Path) -> None:
+    llama_2(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**SP_CONFIG, **flags}), encoding="utf-8")
+    if model_type:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}), encoding="utf-8")
+    ours, theirs = from_folder(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert ours is not None
+    ours.save(tmp_path / "saved")
+    saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    for text in [" a\n\n\tb", "  the", "<s>the</s> dog", "日本</s>a 😀", *TEXTS]:
+        ids = theirs(text)["input_ids"]
+        assert ours.encode(text) == ids == saved(text)["input_ids"], text
+        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True), text
+
+
 def train_sentencepiece(path: Path, **options: Any) -> Path:
     model = io.BytesIO()
     defaults = {
@@ -246,9 +287,6 @@ def train_sentencepiece(path: Path, **options: Any) -> Path:
     )
     (path / "tokenizer.model").write_bytes(model.getvalue())
     return path / "tokenizer.model"
-
-
-SP_CONFIG = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
+from ptsdk.data import llama_tokenizer
 from ptsdk.data import tokenizer_files as files
 from ptsdk.data.tokenizer import Tokenizer
 from ptsdk.errors import Problem, UserError
@@ -22,8 +23,8 @@ UNREAD = ("vocab.json", "vocab.txt", "tekken.json", "tiktoken.model", "spiece.mo
 class FastTokenizer(Tokenizer):
     """What transformers' AutoTokenizer makes of the same tokenizer.json, id for id.
 
-    tokenizer.json is taken as it is. A few of transformers' classes rebuild parts of it, and then
-    drop a leading space; what is saved names the class that takes the file as it is.
+    tokenizer.json is taken as it is, but for the class LlamaTokenizer, which rebuilds it
+    (``llama_tokenizer``); what is saved names the class that takes the file as it is.
 
     Args:
         backend: the ``tokenizers`` pipeline; it belongs to this object from now on.
@@ -182,7 +183,7 @@ def from_folder(folder: Path) -> Tokenizer | None:
     config = files.read_config(folder)
     templates = files.read_templates(folder, config)
     if (folder / "tokenizer.json").is_file():
-        return FastTokenizer(_read_backend(folder / "tokenizer.json"), config, templates)
+        return FastTokenizer(_read_backend(folder, config), config, templates)
     if (folder / "tokenizer.model").is_file():
         from ptsdk.data.sentencepiece_tokenizer import SentencePieceTokenizer
 
@@ -194,9 +195,13 @@ def from_folder(folder: Path) -> Tokenizer | None:
     return None
 
 
-def _read_backend(path: Path) -> tokenizers.Tokenizer:
-    files.read_json(path)  # tells where the JSON is broken; the library only says that it is
+def _read_backend(folder: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    path, model = folder / "tokenizer.json", folder / "config.json"
+    pipeline = files.read_json(path)  # tells where the JSON is broken; the library only says that it is
+    model_type = files.read_json(model).get("model_type") if model.is_file() else None
     try:
+        if llama_tokenizer.is_rebuilt(config, model_type, pipeline):
+            return tokenizers.Tokenizer.from_str(json.dumps(llama_tokenizer.rebuilt(config, pipeline)))
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
         raise UserError(Problem(f"not a tokenizer: {error}", "fetch the file again", str(path))) from error

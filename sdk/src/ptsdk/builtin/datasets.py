@@ -12,6 +12,7 @@ from pydantic import Field
 
 from ptsdk.contracts.dataset import Dataset
 from ptsdk.contracts.tokenizer import Tokenizer
+from ptsdk.data import hub_files
 from ptsdk.data import messages as shapes
 from ptsdk.data import rows as files
 from ptsdk.data.example import BadRow, Document, Example, Row
@@ -44,7 +45,7 @@ class FileDataset(Dataset):
         Raises:
             UserError: there are none.
         """
-        return [] if self.path.startswith(files.HUB) else files.locate(self.path, base)
+        return [] if self.path.startswith(hub_files.HUB) else files.locate(self.path, base)
 
     def fingerprint(self, base: Path) -> str:
         """SHA-256 of the content; neither names nor places of files matter."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+CLASS = "LlamaTokenizer"
 SPACE = "\u2581"
 
 
@@ -14,12 +15,14 @@ def is_rebuilt(config: Mapping[str, Any], model_type: str | None, pipeline: Mapp
 
     Args:
         config: the keys of tokenizer_config.json.
-        model_type: of config.json beside it. Many other types have transformers pass over the class.
+        model_type: of config.json beside it. For many types but the class's own, transformers passes over
+            the class.
         pipeline: tokenizer.json.
     """
-    named = str(config.get("tokenizer_class", "")).removesuffix("Fast") == "LlamaTokenizer"
+    named = str(config.get("tokenizer_class", "")).removesuffix("Fast") == CLASS
+    of_class = model_type in (None, CLASS.removesuffix("Tokenizer").lower())
     is_bpe = (pipeline.get("model") or {}).get("type") == "BPE"
-    return named and model_type in (None, "llama") and is_bpe and '"ByteLevel"' not in json.dumps(pipeline)
+    return named and of_class and is_bpe and '"ByteLevel"' not in json.dumps(pipeline)
 
 
 def rebuilt(config: Mapping[str, Any], pipeline: Mapping[str, Any]) -> dict[str, Any]:

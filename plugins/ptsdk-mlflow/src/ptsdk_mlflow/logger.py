@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ptsdk.contracts.run import Run
 
 EXPERIMENT = "ptsdk"
-STORE = "sqlite:///mlflow.db"
+FILE = "mlflow.db"
 """MLflow's own default since 3.7; ``mlflow ui`` in the same folder shows it."""
 PARAMS_A_CALL = 100
 PENDING = 1000
@@ -43,7 +44,7 @@ class MLflow(Logger):
 
     experiment: str = Field(EXPERIMENT, description="experiment; made where there is none")
     tracking_uri: str | None = Field(
-        None, description=f"store or server; by default what MLflow is set to ($MLFLOW_TRACKING_URI), else {STORE}"
+        None, description=f"store or server; by default what MLflow is set to ($MLFLOW_TRACKING_URI), else ./{FILE}"
     )
     run_name: str | None = Field(None, description="name of the run; by default that of the output directory")
 
@@ -179,11 +180,12 @@ def last_step(client: MlflowClient, run_id: str, metric: str) -> int:
 
 
 def store() -> str:
-    """Where runs go when a job does not say: where MLflow was told to, else a local file."""
+    """Where runs go when a job does not say: where MLflow was told to, else a local file. Its whole path:
+    MLflow keeps a store open by its URL, whatever the working directory has become."""
     import mlflow
 
     was_set: bool = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
-    return mlflow.get_tracking_uri() if was_set else STORE
+    return mlflow.get_tracking_uri() if was_set else f"sqlite:///{Path(FILE).absolute()}"
 
 
 def flat(path: str, value: Any) -> Iterator[tuple[str, str]]:

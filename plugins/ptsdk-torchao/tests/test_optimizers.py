@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 from torchao.optim import AdamW4bit as Torchao4
 from torchao.optim import AdamW8bit as Torchao8
 
 from ptsdk.builtin.single import Single
 from ptsdk.checkpoint.tensors import TensorFiles, save_tensors
 from ptsdk.checkpoint.tree import flatten_state, unflatten_state
+from ptsdk.errors import UserError
+from ptsdk.plan.processes import pretended
 from ptsdk_torchao.optimizers import AdamW4bit, AdamW8bit, LowBit
 
 
@@ -88,3 +93,13 @@ def test_state_is_small() -> None:
         moment = optimizer.state[model.matrix]["exp_avg"]
         names, _ = moment.__tensor_flatten__()
         assert sum(getattr(moment, name).nbytes for name in names) <= limit * model.matrix.numel()
+
+
+@pytest.mark.parametrize("component", [AdamW8bit(), AdamW4bit()])
+def test_shards_in_bfloat16_are_refused(component: LowBit) -> None:
+    with pretended(2):
+        mesh = init_device_mesh("cpu", (2,))
+        for dtype, refused in ((torch.float32, False), (torch.bfloat16, True)):
+            shard = nn.Parameter(distribute_tensor(torch.zeros(64, 128, dtype=dtype), mesh, [Shard(0)]))
+            with pytest.raises(UserError, match="shards in torch.bfloat16: w") if refused else nullcontext():
+                component.build({"w": shard})

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from ptsdk.builtin.optimizers import Betas, decay_groups
 from ptsdk.contracts.optimizer import Optimizer
+from ptsdk.errors import Problem, UserError
 
 
 class LowBit(Optimizer):
@@ -38,9 +40,10 @@ class AdamW8bit(LowBit):
     """State in 8 bits, dynamic code, a scale for each 256 (arXiv:2110.02861)."""
 
     def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-        """torchao's."""
+        """torchao's; a UserError where it cannot update the weights."""
         from torchao.optim import AdamW8bit as Torchao
 
+        refuse_small_shards(parameters)
         groups = decay_groups(parameters, self.weight_decay)
         optimizer: torch.optim.Optimizer = Torchao(groups, **self._options())
         return optimizer
@@ -50,9 +53,22 @@ class AdamW4bit(LowBit):
     """State in 4 bits, a scale for each 128 (arXiv:2309.01507)."""
 
     def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-        """torchao's."""
+        """torchao's; a UserError where it cannot update the weights."""
         from torchao.optim import AdamW4bit as Torchao
 
+        refuse_small_shards(parameters)
         groups = decay_groups(parameters, self.weight_decay)
         optimizer: torch.optim.Optimizer = Torchao(groups, **self._options())
         return optimizer
+
+
+def refuse_small_shards(parameters: Mapping[str, nn.Parameter]) -> None:
+    """torchao takes a step in float32, and on a shard its state does not turn into that.
+
+    Raises:
+        UserError: a sharded weight has another dtype than float32.
+    """
+    for name, parameter in parameters.items():
+        if isinstance(parameter, DTensor) and parameter.dtype != torch.float32:
+            message = f"its state cannot be updated beside shards in {parameter.dtype}: {name}"
+            raise UserError(Problem(message, "set model.dtype to float32, or use another optimizer", path="optimizer"))

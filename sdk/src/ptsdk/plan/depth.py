@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from torch import nn
@@ -17,7 +17,7 @@ from torch import nn
 from ptsdk.contracts.strategy import World
 from ptsdk.job.job import Job
 from ptsdk.plan.meter import Segment
-from ptsdk.plan.rehearsal import Models, Trace, rehearse, shaped
+from ptsdk.plan.rehearsal import Held, Models, Trace, hold, rehearse, shaped
 from ptsdk.plan.workload import Workload
 
 FIRST, LAST = 2, 3
@@ -35,11 +35,28 @@ Run = list[Segment]
 
 def traced(job: Job, models: Models, workload: Workload, world: World) -> Trace:
     """``rehearse``, without going through every block where all are alike."""
-    blocks = shaped(job, models.policy, workload, world).layers
-    if len(blocks) < WORTH_IT or models.policy.config.get(DEPTH) != len(blocks) or not alike(blocks):
+    more = _left_out(job, models, workload, world)
+    if not more:
         return rehearse(job, models, workload, world)
     short, long = (rehearse(job, _cut(models, depth), workload, world) for depth in (SHALLOW, SHALLOW + 1))
-    return extrapolated(short, long, len(blocks) - SHALLOW) or rehearse(job, models, workload, world)
+    return extrapolated(short, long, more) or rehearse(job, models, workload, world)
+
+
+def held(job: Job, models: Models, workload: Workload, world: World) -> Held:
+    """``hold``, of one block and of two where all are alike: no pass has ends here."""
+    more = _left_out(job, models, workload, world)
+    if not more:
+        return hold(job, models, workload, world)
+    short, long = (hold(job, _cut(models, depth), workload, world) for depth in (1, 2))
+    return Held(**_counts(short, long, more + SHALLOW - 1))
+
+
+def _left_out(job: Job, models: Models, workload: Workload, world: World) -> int:
+    """How many blocks the shallower model does without; 0 where the whole has to be gone through."""
+    blocks = shaped(job, models.policy, workload, world).layers
+    if len(blocks) < WORTH_IT or models.policy.config.get(DEPTH) != len(blocks) or not alike(blocks):
+        return 0
+    return len(blocks) - SHALLOW
 
 
 def alike(blocks: Sequence[nn.Module]) -> bool:
@@ -76,9 +93,13 @@ def extrapolated(short: Trace, long: Trace, more: int) -> Trace | None:
         for first, second in passes
         for a, b in zip(ends(first), ends(second), strict=True)
     ]
-    counts = ("parameters", "trainable", "weights", "gradients", "optimizer")
-    values = {name: line(getattr(short, name), getattr(long, name), more) for name in counts}
-    return replace(short, segments=tuple(segments), **values)
+    return replace(short, segments=tuple(segments), **_counts(short, long, more))
+
+
+def _counts(short: Held, long: Held, more: int) -> dict[str, int]:
+    """What is held, continued."""
+    names = [field.name for field in fields(Held)]
+    return {name: line(getattr(short, name), getattr(long, name), more) for name in names}
 
 
 def runs(segments: Sequence[Segment]) -> list[Run]:

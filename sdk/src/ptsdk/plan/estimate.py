@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ptsdk.contracts.strategy import World
 from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.job import load_job
 from ptsdk.job.job import Job
-from ptsdk.plan.depth import traced
+from ptsdk.plan.depth import held, traced
 from ptsdk.plan.processes import pretended
-from ptsdk.plan.rehearsal import CPU, Models, Trace
+from ptsdk.plan.rehearsal import CPU, Held, Models, Trace
 from ptsdk.plan.workload import Workload, workload_of
 from ptsdk.registry import Registry
 from ptsdk.train.assemble import refuse_offloading
@@ -67,6 +69,14 @@ class Plan:
         }
 
 
+class Setting(NamedTuple):
+    """What a job is rehearsed with."""
+
+    models: Models
+    workload: Workload
+    world: World
+
+
 class Planner:
     """Plans a job file, and the same file with further overrides, which change neither tokens nor data.
 
@@ -93,6 +103,7 @@ class Planner:
         self.job = self.changed()
         self._tokenizer: Tokenizer | None = None
         self._workload: Workload | None = None
+        self._held: dict[tuple[str, ...], Held] = {}
         self._plans: dict[tuple[tuple[str, ...], int], Plan] = {}
 
     def changed(self, *overrides: str) -> Job:
@@ -111,18 +122,32 @@ class Planner:
         """
         size = processes or self.processes
         if (overrides, size) not in self._plans:
-            job = self.changed(*overrides) if overrides else self.job
-            with pretended(size):
-                self._plans[overrides, size] = self._planned(job, job.strategy.setup())
+            with self._set_up(overrides, size) as (job, setting):
+                notes = tuple(note for option, note in NOT_SEEN.items() if getattr(job.train, option))
+                train = job.train.model_copy(update={"activation_offloading": False})
+                trace = traced(job.model_copy(update={"train": train}), *setting)
+                self._plans[overrides, size] = Plan(trace, size, setting.workload.from_data, notes)
         return self._plans[overrides, size]
 
-    def _planned(self, job: Job, world: World) -> Plan:
-        refuse_offloading(job, world.device)
-        policy = open_model(job.model, job, self.registry, weights=False)
-        self._tokenizer = self._tokenizer or job.tokenizer.load(policy.checkpoint, job.base)
-        others = open_frozen(job, self.registry, self._tokenizer, policy, weights=False)
-        self._workload = self._workload or workload_of(job, self._tokenizer, world.device, read=self.length is None)
-        notes = tuple(note for option, note in NOT_SEEN.items() if getattr(job.train, option))
-        plain = job.model_copy(update={"train": job.train.model_copy(update={"activation_offloading": False})})
-        trace = traced(plain, Models(policy, others), self._workload, replace(world, device=CPU))
-        return Plan(trace, world.size, self._workload.from_data, notes)
+    def held(self, *overrides: str) -> Held:
+        """What the job changed so holds whatever it reads; much sooner told than a plan.
+
+        Raises:
+            UserError: as ``plan``.
+        """
+        if overrides not in self._held:
+            with self._set_up(overrides, self.processes) as (job, setting):
+                self._held[overrides] = held(job, *setting)
+        return self._held[overrides]
+
+    @contextmanager
+    def _set_up(self, overrides: tuple[str, ...], size: int) -> Iterator[tuple[Job, Setting]]:
+        job = self.changed(*overrides) if overrides else self.job
+        with pretended(size):
+            world = job.strategy.setup()
+            refuse_offloading(job, world.device)
+            policy = open_model(job.model, job, self.registry, weights=False)
+            self._tokenizer = self._tokenizer or job.tokenizer.load(policy.checkpoint, job.base)
+            others = open_frozen(job, self.registry, self._tokenizer, policy, weights=False)
+            self._workload = self._workload or workload_of(job, self._tokenizer, world.device, read=self.length is None)
+            yield job, Setting(Models(policy, others), self._workload, replace(world, device=CPU))

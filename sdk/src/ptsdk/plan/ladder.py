@@ -71,7 +71,7 @@ def techniques_for(job: Job, registry: Registry, processes: int) -> Iterator[Tec
     """What a job could do, the cheapest first. Components are found by what they say they support."""
     yield from _step(job)
     yield from _state(job, registry)
-    yield from _smaller(job)
+    yield from _smaller(job, processes)
     yield from _recomputing(job)
     if job.model.dtype != "bfloat16":
         yield Technique("dtype", "weights in bfloat16", ("model.dtype=bfloat16",), 10)
@@ -104,9 +104,10 @@ def _recomputing(job: Job) -> Iterator[Technique]:
         )
 
 
-def _smaller(job: Job) -> Iterator[Technique]:
-    size = job.train.micro_batch_size
-    for smaller in sorted((n for n in range(1, size) if size % n == 0), reverse=True):
+def _smaller(job: Job, processes: int) -> Iterator[Technique]:
+    """Micro-batches below what a process reads of a batch."""
+    size, share = job.train.micro_batch_size, -(-job.train.batch_size // processes)
+    for smaller in sorted((n for n in range(1, min(size, share)) if size % n == 0), reverse=True):
         yield Technique("micro-batch", f"micro-batches of {smaller}", (f"train.micro_batch_size={smaller}",), 5)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,13 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Trace:
-    """What one process held.
+class Held:
+    """What one process holds whatever it reads: of no step can the peak be below the bytes of these together.
 
     Attributes:
         parameters, trainable: weights of the policy by their number, over all processes; of packed ones
             those that a checkpoint would hold.
         weights, gradients, optimizer: bytes; gradients as many as are alive together.
-        documents, tokens: of the largest micro-batch.
-        segments: peaks of the step, between the marks that blocks leave.
     """
 
     parameters: int
@@ -57,6 +55,22 @@ class Trace:
     weights: int
     gradients: int
     optimizer: int
+
+    @property
+    def held(self) -> int:
+        """Bytes that are alive together while weights are updated."""
+        return self.weights + self.gradients + self.optimizer
+
+
+@dataclass(frozen=True)
+class Trace(Held):
+    """What one process held in a step.
+
+    Attributes:
+        documents, tokens: of the largest micro-batch.
+        segments: peaks of the step, between the marks that blocks leave.
+    """
+
     documents: int
     tokens: int
     segments: tuple[Segment, ...]
@@ -66,10 +80,47 @@ class Trace:
         """The peak."""
         return max(segment.peak for segment in self.segments)
 
+    @property
+    def before_backward(self) -> int:
+        """The peak of what comes before the first gradient, but for the last block: nothing is updated
+        there, so another optimizer changes it by its state alone."""
+        labels = [segment.label[0] for segment in self.segments]
+        end = labels.index("backward") - 1 if "backward" in labels else 0
+        return max((segment.peak for segment in self.segments[:end]), default=0)
+
 
 def rehearse(job: Job, models: Models, workload: Workload, world: World) -> Trace:
     """Take one optimizer step of ``job`` with the optimizer's state already there, as from the second
     step on. What the run reads from checkpoints and data is made up."""
+    with _staged(job, models, workload, world) as stage:
+        run, meter = stage.run, stage.meter
+        trainer = _Marking(run, meter)
+        meter.restart()
+        checkpoint_activations(run.model, job.train.activation_checkpointing)
+        with marked(meter, {"policy": run.model, **run.frozen}):
+            batches = job.method.rehearse(run)
+            trainer.step(batches)
+    largest = max(batches, key=lambda batch: len(batch.tokens))
+    sizes = len(largest.seq_lens), len(largest.tokens)
+    return Trace(*astuple(stage.held), *sizes, tuple(meter.segments))
+
+
+def hold(job: Job, models: Models, workload: Workload, world: World) -> Held:
+    """What a step of ``job`` would find, without taking it."""
+    with _staged(job, models, workload, world) as stage:
+        return stage.held
+
+
+@dataclass(frozen=True)
+class _Stage:
+    run: Run
+    meter: Shadows
+    held: Held
+
+
+@contextmanager
+def _staged(job: Job, models: Models, workload: Workload, world: World) -> Iterator[_Stage]:
+    """A run between two steps; inside, nothing has data."""
     policy = shaped(job, models.policy, workload, world)
     frozen = {
         name: shape_frozen(job, other, world, resolve_dtype(other.family.dtype, workload.device))
@@ -79,26 +130,20 @@ def rehearse(job: Job, models: Models, workload: Workload, world: World) -> Trac
         for model in (policy, *frozen.values()):
             model.to_empty(device=CPU)
         run = _run(job, models, workload, world, policy, {name: model.eval() for name, model in frozen.items()})
-        trainer = _Marking(run, meter)
-        trained = _with_state(run)
-        weights = held_bytes(tensor for model in (policy, *frozen.values()) for tensor in _tensors(model))
-        optimizer = held_bytes(_state(run.optimizer))
-        gradients = [held_bytes([p.grad]) for p in trained if p.grad is not None]
+        held = _held(run)
         run.optimizer.zero_grad(set_to_none=True)
-        meter.restart()
-        checkpoint_activations(policy, job.train.activation_checkpointing)
-        with marked(meter, {"policy": policy, **frozen}):
-            batches = job.method.rehearse(run)
-            trainer.step(batches)
-    largest = max(batches, key=lambda batch: len(batch.tokens))
-    return Trace(
-        *_counted(policy),
-        weights=weights,
-        gradients=(max if job.train.optimizer_in_backward else sum)(gradients),
-        optimizer=optimizer,
-        documents=len(largest.seq_lens),
-        tokens=len(largest.tokens),
-        segments=tuple(meter.segments),
+        yield _Stage(run, meter, held)
+
+
+def _held(run: Run) -> Held:
+    """Of a run whose optimizer has its state once this returns; gradients stay."""
+    trained = _with_state(run)
+    gradients = [held_bytes([p.grad]) for p in trained if p.grad is not None]
+    return Held(
+        *_counted(run.model),
+        weights=held_bytes(tensor for model in (run.model, *run.frozen.values()) for tensor in _tensors(model)),
+        gradients=(max if run.job.train.optimizer_in_backward else sum)(gradients),
+        optimizer=held_bytes(_state(run.optimizer)),
     )
 
 

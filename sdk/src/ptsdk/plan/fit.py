@@ -203,6 +203,7 @@ def overrides_of(choice: Choice) -> tuple[str, ...]:
 
 
 def cost(choice: Choice) -> tuple[int, int]:
+    """What a set costs; of two that cost the same, fewer techniques are less."""
     return sum(technique.cost for technique in choice), len(choice)
 
 

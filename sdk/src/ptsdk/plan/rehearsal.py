@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,12 @@ def rehearse(job: Job, models: Models, workload: Workload, world: World) -> Trac
             batches = job.method.rehearse(run)
             trainer.step(batches)
     largest = max(batches, key=lambda batch: len(batch.tokens))
-    sizes = len(largest.seq_lens), len(largest.tokens)
-    return Trace(*astuple(stage.held), *sizes, tuple(meter.segments))
+    return Trace(
+        **asdict(stage.held),
+        documents=len(largest.seq_lens),
+        tokens=len(largest.tokens),
+        segments=tuple(meter.segments),
+    )
 
 
 def hold(job: Job, models: Models, workload: Workload, world: World) -> Held:

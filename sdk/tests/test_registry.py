@@ -53,6 +53,21 @@ def test_two_providers_need_the_qualified_name() -> None:
     assert both.names("loss") == ["ptsdk-a/zero", "focal", "ptsdk-b/zero"]
 
 
+def test_a_word_of_a_command_line_means_the_verb_of_core() -> None:
+    verb = Spec("run", "os:path")
+    theirs = [loaded(dist, ("command", verb), ("command", Spec("tidy", "os:path"))) for dist in ("ptsdk-a", "ptsdk-b")]
+    both = registry(loaded("ptsdk", ("command", verb)), *theirs)
+    assert both.find("command", "run").dist == "ptsdk"
+    assert both.find("command", "ptsdk-a/run").dist == "ptsdk-a"
+    assert both.names("command") == ["run", "ptsdk-a/run", "ptsdk-a/tidy", "ptsdk-b/run", "ptsdk-b/tidy"]
+    assert refusal(both.find, "command", "tidy").endswith("`ptsdk ptsdk-a/tidy` or `ptsdk ptsdk-b/tidy`")
+
+
+def test_core_takes_no_precedence_in_a_job() -> None:
+    both = registry(loaded("ptsdk", ("loss", LossSpec("zero", "os:path"))), B)
+    assert "use: ptsdk/zero or use: ptsdk-b/zero" in refusal(both.find, "loss", "zero")
+
+
 def test_a_typo_is_suggested() -> None:
     assert "did you mean focal?" in refusal(registry(A).find, "loss", "focl")
     assert "did you mean loss?" in refusal(registry(A).entries, "los")

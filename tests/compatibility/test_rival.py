@@ -1,4 +1,4 @@
-"""Installing a package changes no job that does not name it, whatever names the package provides."""
+"""Installing a package changes no job and no command line that does not name it, whatever its names are."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from ptsdk.cli.doctor import examine
+from ptsdk.cli.main import main
 from ptsdk.job import make_job
 from ptsdk.plugins import Entry, Plugins, Record, scan
 from ptsdk.registry import Registry
 from ptsdk.testing.jobs import job_values
+from tests.broken.dists import Dist
 
 GRPO = {"use": "ptsdk-grpo/grpo", "group_size": 4, "rewards": [{"use": "ptsdk-grpo/length", "target": 12}]}
 
@@ -58,3 +61,58 @@ def test_options_without_use_are_those_of_core(tmp_path: Path, plugins: Plugins)
     }
     job = make_job(values, with_rival(plugins, "a-rival"))
     assert job.entries["optimizer"].qualified == "ptsdk/adamw"
+
+
+VERBS = """\
+from ptsdk.specs import Spec
+PTSDK_API = 1
+def ptsdk_commands():
+    return [Spec("list", "{0}.verb:verb", "Not core's"), Spec("tidy", "{0}.verb:verb", "Puts things away")]
+"""
+VERB = """\
+import click
+@click.command()
+def verb() -> None:
+    click.echo("the one of {0}")
+"""
+
+
+@pytest.fixture
+def two_with_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two dists that have a verb of core's name, and another one in common; nothing else is let in."""
+    for package in ("ptsdk_one", "ptsdk_two"):
+        plugin, verb = VERBS.format(package), VERB.format(package)
+        Dist(package.replace("_", "-"), plugin, modules={"verb.py": verb}).install(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PTSDK_PLUGINS", "ptsdk-one,ptsdk-two")
+
+
+@pytest.mark.usefixtures("two_with_verbs")
+def test_a_verb_of_core_keeps_its_word(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*line: str) -> str:
+        assert main(line) == 0
+        return capsys.readouterr().out
+
+    assert "cross_entropy" in told("list", "loss")
+    assert told("ptsdk-two/list") == "the one of ptsdk_two\n"
+    listed = [line.split()[0] for line in told("--help").splitlines() if line.startswith("  ")]
+    assert {"list", "ptsdk-one/list", "ptsdk-two/list", "ptsdk-one/tidy", "ptsdk-two/tidy"} <= set(listed)
+    assert "tidy" not in listed
+    assert "--json" in told("show", "command", "list")
+
+
+@pytest.mark.usefixtures("two_with_verbs")
+def test_a_verb_that_two_have_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tidy"]) == 2
+    told = capsys.readouterr().err
+    assert "2 plugins provide the command 'tidy': ptsdk-one 1.0, ptsdk-two 1.0" in told
+    assert "`ptsdk ptsdk-one/tidy` or `ptsdk ptsdk-two/tidy`" in told
+    assert "use:" not in told
+
+
+@pytest.mark.usefixtures("two_with_verbs")
+def test_doctor_tells_both_and_minds_one() -> None:
+    plugins = scan()
+    clashes = [check for check in examine(plugins, Registry(plugins)) if check.name == "name clash"]
+    assert {check.detail.split("'")[1]: check.ok for check in clashes} == {"list": True, "tidy": False}
+    assert "write `ptsdk ptsdk-one/list` and `ptsdk ptsdk-two/list`" in clashes[0].detail

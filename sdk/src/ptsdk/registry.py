@@ -12,18 +12,29 @@ from ptsdk._installed import normalise
 from ptsdk._loading import is_component
 from ptsdk._requirements import install, unmet
 from ptsdk.errors import Problem, UserError
-from ptsdk.plugins import Entry, Plugins, Record
+from ptsdk.plugins import CORE, Entry, Plugins, Record
 from ptsdk.specs import KINDS, Kind, Spec
 
 if TYPE_CHECKING:
     import click
 
-__all__ = ["Entry", "Registry", "a", "install", "is_component", "kind_named", "missing_requirements", "unmet"]
+__all__ = [
+    "Entry",
+    "Registry",
+    "a",
+    "in_full",
+    "install",
+    "is_component",
+    "kind_named",
+    "missing_requirements",
+    "unmet",
+]
 
 
 class Registry:
     """The components of the loaded plugins, found by kind and name. Nothing is imported before
-    ``load``, and no plugin takes precedence over another.
+    ``load``, and no plugin takes precedence over another. Only words of a command line mean core's
+    own verb, whoever else has one of that name.
 
     Args:
         plugins: from ``scan``.
@@ -51,9 +62,7 @@ class Registry:
 
     def names(self, kind: str) -> list[str]:
         """What a job can write for a kind: the bare name, or ``dist/name`` where two dists have it."""
-        entries = self.entries(kind)
-        bare = [entry.spec.name for entry in entries]
-        return [e.spec.name if bare.count(e.spec.name) == 1 else e.qualified for e in entries]
+        return [e.spec.name if self._meant(kind, e.spec.name) == [e] else e.qualified for e in self.entries(kind)]
 
     def find(self, kind: str, name: str) -> Entry:
         """The component that ``name`` or ``dist/name`` means.
@@ -62,10 +71,10 @@ class Registry:
             UserError: no plugin provides it, two do, or the one that would is broken or disabled.
         """
         dist, slash, bare = name.rpartition("/")
-        entries = self.entries(kind)
         if slash:
-            entries = [entry for entry in entries if entry.dist == normalise(dist)]
-        found = [entry for entry in entries if entry.spec.name == bare]
+            found = [e for e in self.entries(kind) if e.dist == normalise(dist) and e.spec.name == bare]
+        else:
+            found = self._meant(kind, bare)
         if len(found) == 1:
             return found[0]
         if found:
@@ -160,6 +169,12 @@ class Registry:
             found = mixed_in(found, kind)
         return check_class(found, kind, f"{kind} {reference!r} (in {path})"), digest
 
+    def _meant(self, kind: str, name: str) -> list[Entry]:
+        """What a bare name can mean; it is ambiguous where that is more than one."""
+        found = [entry for entry in self.entries(kind) if entry.spec.name == name]
+        core = [entry for entry in found if entry.dist == CORE]
+        return core if kind == "command" and core else found
+
     def _having(self, kind: str, field: str, value: str) -> list[Entry]:
         return [entry for entry in self.entries(kind) if value in getattr(entry.spec, field)]
 
@@ -208,6 +223,11 @@ def kind_named(name: str) -> Kind:
     return KINDS[name]
 
 
+def in_full(entry: Entry) -> str:
+    """What a person writes, in a job or on a command line, to mean this component and no other's."""
+    return f"`ptsdk {entry.qualified}`" if entry.kind == "command" else f"use: {entry.qualified}"
+
+
 def missing_requirements(spec: Spec) -> tuple[str, ...]:
     """The PEP 508 requirements of ``spec`` that this environment does not meet.
 
@@ -221,7 +241,7 @@ def missing_requirements(spec: Spec) -> tuple[str, ...]:
 
 def _ambiguous(message: str, found: list[Entry]) -> UserError:
     providers = ", ".join(f"{entry.dist} {entry.version}" for entry in found)
-    return UserError(Problem(f"{message}: {providers}", " or ".join(f"use: {entry.qualified}" for entry in found)))
+    return UserError(Problem(f"{message}: {providers}", " or ".join(map(in_full, found))))
 
 
 def _unusable(record: Record, message: str) -> UserError:

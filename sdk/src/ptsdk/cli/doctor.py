@@ -14,8 +14,8 @@ import click
 
 from ptsdk.cli.output import print_json
 from ptsdk.errors import UserError
-from ptsdk.plugins import Plugins, Record
-from ptsdk.registry import Entry, Registry, install, is_component, missing_requirements, unmet
+from ptsdk.plugins import CORE, Plugins, Record
+from ptsdk.registry import Entry, Registry, in_full, install, is_component, missing_requirements, unmet
 
 if TYPE_CHECKING:
     from ptsdk.cli.main import CliContext
@@ -151,9 +151,16 @@ def _clashes(plugins: Plugins) -> Iterator[Check]:
                     claims[f"{field} {value!r}"].append(entry)
     for claim, entries in claims.items():
         if len(entries) > 1:
-            providers = ", ".join(f"{e.dist} {e.version}" for e in entries)
-            forms = " or ".join(f"use: {e.qualified}" for e in entries)
-            yield Check("name clash", False, f"{claim} is provided by {providers}", f"write {forms}, or uninstall one")
+            yield _clash(claim, entries)
+
+
+def _clash(claim: str, entries: list[Entry]) -> Check:
+    """Core's own verb keeps its word, which is no fault; of any other name nobody has it to himself."""
+    told = f"{claim} is provided by {', '.join(f'{e.dist} {e.version}' for e in entries)}"
+    if entries[0].kind == "command" and entries[0].dist == CORE:
+        others = " and ".join(map(in_full, entries[1:]))
+        return Check("name clash", True, f"{told}; the word means core's, so write {others}")
+    return Check("name clash", False, told, f"write {' or '.join(map(in_full, entries))}, or uninstall one")
 
 
 def _print(checks: list[Check]) -> None:

@@ -50,7 +50,8 @@ class CliContext:
 
 
 class Verbs(click.Group):
-    """The verbs of the installed plugins."""
+    """The verbs of the installed plugins. A word that core has means core's, so that no plugin takes
+    it away: ``ptsdk dist/run`` is another's."""
 
     def __init__(self, registry: Registry) -> None:
         super().__init__("ptsdk", help=SUMMARY, params=_global_options(), callback=_no_work)

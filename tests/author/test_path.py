@@ -2,7 +2,7 @@
 
 The packages are installed from their wheels into an environment that has ptsdk, pytest and, for the two
 kinds that only a method that generates asks for, ptsdk-grpo. They are installed side by side because they
-must not disturb each other either.
+must not disturb each other either. Some have the name of a component of core.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
+from packaging.utils import canonicalize_name
 
 from ptsdk.cli.main import main
 from ptsdk_templates.rendering import kinds
@@ -27,10 +28,12 @@ pytestmark = pytest.mark.xdist_group("author")  # one environment for all
 EDITED = "What the author made of it"
 WITHOUT_JOB = {"checkpoint-source", "checkpoint-format", "command"}
 
+NAMESAKES = {("loss", "cross_entropy"), ("optimizer", "adamw"), ("logger", "jsonl"), ("command", "run")}
+
 
 @dataclass(frozen=True)
 class Author:
-    """The folders of the packages, the environment they are installed in, and what the driver saw there."""
+    """The packages by kind or name, the environment they are installed in, and what the driver saw there."""
 
     folders: dict[str, Path]
     python: Interpreter
@@ -41,10 +44,15 @@ def named(kind: str) -> str:
     return f"my-{kind}"
 
 
+def new_plugin(kind: str, name: str, where: Path) -> Path:
+    """What new-plugin writes."""
+    assert main(["new-plugin", kind, name, "--dir", str(where)]) == 0
+    return where / f"ptsdk-{name}"
+
+
 def written(kind: str, where: Path) -> Path:
     """new-plugin, and an edit."""
-    assert main(["new-plugin", kind, named(kind), "--dir", str(where)]) == 0
-    folder = where / f"ptsdk-{named(kind)}"
+    folder = new_plugin(kind, named(kind), where)
     plugin = folder / "src" / f"ptsdk_{named(kind).replace('-', '_')}" / "plugin.py"
     lines = plugin.read_text("utf-8").splitlines(keepends=True)
     target = next(i for i, line in enumerate(lines) if ":" in line and line.strip().startswith('"ptsdk_my_'))
@@ -57,6 +65,7 @@ def written(kind: str, where: Path) -> Path:
 def author(tmp_path_factory: pytest.TempPathFactory) -> Author:
     root = tmp_path_factory.mktemp("author")
     folders = {kind: written(kind, root) for kind in kinds()}
+    folders |= {name: new_plugin(kind, name, root) for kind, name in sorted(NAMESAKES)}
     python = interpreter(root / "env", ["ptsdk", "ptsdk-grpo", "pytest"])
     site = next((root / "env").glob("lib/python*/site-packages"))
     for folder in folders.values():
@@ -98,6 +107,19 @@ def test_its_job_runs(kind: str, author: Author) -> None:
     assert f"ptsdk-{named(kind)}/{named(kind)}" in job["check"]["out"]
     assert job["run"]["code"] == 0, job["run"]["err"]
     assert list((author.folders[kind] / "run" / "final").glob("*model.safetensors"))  # or adapter_model
+
+
+@pytest.mark.parametrize(("kind", "name"), sorted(NAMESAKES))
+def test_a_name_that_core_has_is_green_too(kind: str, name: str, author: Author) -> None:
+    dist = author.folders[name].name
+    record = next(r for r in author.seen["plugins"] if r["dist"] == canonicalize_name(dist))
+    assert [(c["kind"], c["name"]) for c in record["components"]] == [(kind, name)]
+    assert author.seen["tests"][dist]
+    assert author.seen["conform"][dist]["code"] == 0, author.seen["conform"][dist]["out"]
+    if kind not in WITHOUT_JOB:
+        job = author.seen["jobs"][dist]
+        assert f"{canonicalize_name(dist)}/{name}" in job["check"]["out"]
+        assert job["run"]["code"] == 0, job["run"]["err"]
 
 
 def ptsdk(author: Author, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -28,7 +28,7 @@ def new_plugin(kind: str, name: str, folder: Path) -> None:
     target = folder / names.dist
     write(rendered(names), target)
     click.echo(f"wrote {target}\n\nnext:\n    cd {target}\n    pip install -e '.[test]'\n    pytest")
-    click.echo(f"    ptsdk conform {names.dist}\n    ptsdk show {kind} {name}")
+    click.echo(f"    ptsdk conform {names.dist}\n    ptsdk show {kind} {names.dist}/{name}")
 
 
 def write(files: Mapping[str, str], target: Path) -> None:

@@ -23,7 +23,8 @@ class Qat(Quantizer):
     model will have, while gradients pass through the rounding (arXiv:1308.3432).
 
     With an adapter the frozen base is rounded, its inputs too; the update is not. What is
-    trained and saved are plain weights; ``convert`` turns them into quantised ones.
+    trained and saved are plain weights; ``convert``, which no run calls, turns those of a live model into
+    quantised ones.
     """
 
     scheme: SchemeName = Field(

@@ -34,8 +34,17 @@ class Adapter(Component):
         return False
 
     def init(self, model: CausalLM, seed: int) -> None:
-        """Fill the adapter's own parameters, after the base was loaded: a function of ``seed``
-        and each parameter's name alone, so that no world size changes it."""
+        """Give the adapter's own parameters storage and values, after the base was loaded.
+
+        Those that ``apply`` made are on the meta device still: what was loaded is the base. Replace each by one on
+        the device of the weight beside it: ``ptsdk.checkpoint.weights.replace_parameter(model, name, tensor)``
+        keeps whether it trains. One that a strategy sharded is a ``DTensor``: the tensor is dealt out first, by
+        ``distribute_tensor(tensor, parameter.device_mesh, parameter.placements)``. One that has storage is
+        filled in place.
+
+        Values are a function of ``seed`` and the parameter's name alone, so that no world size changes them:
+        draw with ``ptsdk.checkpoint.weights.seeded(seed, name)``.
+        """
 
     @abstractmethod
     def disabled(self, model: CausalLM) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Quantizers: weights in fewer bits, before training (QLoRA) or after it (QAT)."""
+"""Quantizers: training on weights in fewer bits (QLoRA), or as if they had them (QAT)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,11 @@ class Packs(Protocol):
 
 
 class Quantizer(Component):
-    """The ``quantizer:`` section."""
+    """The ``quantizer:`` section: what it inserts is what a run trains with.
+
+    A run never converts. Its checkpoints and ``final/`` hold plain weights under the checkpoint's names
+    (``weights.stored_tensors``), as those of any run, for transformers, PEFT or any server to quantise.
+    """
 
     kind: ClassVar[str] = "quantizer"
 
@@ -45,4 +49,6 @@ class Quantizer(Component):
         swapped module is still an ``nn.Linear`` to the adapter; it may be one that ``Packs``."""
 
     def convert(self, model: CausalLM) -> None:
-        """After training: turn what ``prepare`` inserted into what is served."""
+        """Turn what ``prepare`` inserted into layers to serve, in place, for whoever serves from Python: no run
+        calls it. The live ``model`` has its weights and no adapter (merge it first); the outputs stay those that
+        were trained with. By default what trains is served as it is."""

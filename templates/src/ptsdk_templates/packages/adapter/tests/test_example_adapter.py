@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 class TestConforms(AdapterSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-adapter"
+    component = "ptsdk-example-adapter/example-adapter"  # dist/name
 
 
 JOB = Path(__file__).parents[1] / "example" / "job.yaml"

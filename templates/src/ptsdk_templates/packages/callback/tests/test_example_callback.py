@@ -12,7 +12,7 @@ from ptsdk.testing import CallbackSuite
 class TestConforms(CallbackSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-callback"
+    component = "ptsdk-example-callback/example-callback"  # dist/name
 
 
 JOB = Path(__file__).parents[1] / "example" / "job.yaml"

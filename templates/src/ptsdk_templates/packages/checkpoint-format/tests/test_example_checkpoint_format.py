@@ -17,7 +17,7 @@ from ptsdk_example_checkpoint_format.format import ExampleFormat
 class TestConforms(CheckpointFormatSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-checkpoint-format"
+    component = "ptsdk-example-checkpoint-format/example-checkpoint-format"  # dist/name
 
 
 def archive(folder: Path, config: str) -> Path:

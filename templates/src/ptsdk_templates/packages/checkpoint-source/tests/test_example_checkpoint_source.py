@@ -14,7 +14,7 @@ from ptsdk_example_checkpoint_source.source import ROOT, ExampleSource
 class TestConforms(CheckpointSourceSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-checkpoint-source"
+    component = "ptsdk-example-checkpoint-source/example-checkpoint-source"  # dist/name
 
 
 SCHEME = "example-checkpoint-source://"

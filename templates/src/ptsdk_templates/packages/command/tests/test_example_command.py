@@ -15,7 +15,7 @@ from ptsdk_example_command.command import report
 class TestConforms(CommandSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-command"
+    component = "ptsdk-example-command/example-command"  # dist/name
 
 
 def test_the_last_row_of_a_run(tmp_path: Path) -> None:

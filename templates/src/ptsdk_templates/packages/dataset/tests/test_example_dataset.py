@@ -13,7 +13,7 @@ from ptsdk_example_dataset.dataset import ExampleDataset
 class TestConforms(DatasetSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-dataset"
+    component = "ptsdk-example-dataset/example-dataset"  # dist/name
 
 
 DATA = ExampleDataset(path="train.jsonl", template="{question}? ")

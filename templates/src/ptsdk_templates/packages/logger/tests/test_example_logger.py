@@ -12,7 +12,7 @@ from ptsdk.testing import LoggerSuite
 class TestConforms(LoggerSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-logger"
+    component = "ptsdk-example-logger/example-logger"  # dist/name
 
 
 JOB = Path(__file__).parents[1] / "example" / "job.yaml"

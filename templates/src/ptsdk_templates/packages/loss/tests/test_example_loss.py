@@ -15,7 +15,7 @@ from ptsdk_example_loss.loss import ExampleLoss
 class TestConforms(LossSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-loss"
+    component = "ptsdk-example-loss/example-loss"  # dist/name
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 2.0])

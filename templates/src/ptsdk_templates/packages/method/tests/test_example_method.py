@@ -19,7 +19,7 @@ from ptsdk_example_method.method import ExampleMethod
 class TestConforms(MethodSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-method"
+    component = "ptsdk-example-method/example-method"  # dist/name
 
 
 class Labels(TokenLoss):

@@ -16,7 +16,7 @@ from ptsdk_example_model_family.model import ExampleFamily, squared_relu
 class TestConforms(ModelFamilySuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-model-family"
+    component = "ptsdk-example-model-family/example-model-family"  # dist/name
 
 
 def test_squared_relu() -> None:

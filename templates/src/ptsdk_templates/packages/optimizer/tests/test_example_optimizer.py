@@ -12,7 +12,7 @@ from ptsdk_example_optimizer.optimizer import ExampleOptimizer
 class TestConforms(OptimizerSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-optimizer"
+    component = "ptsdk-example-optimizer/example-optimizer"  # dist/name
 
 
 def test_three_steps_by_hand() -> None:

@@ -12,7 +12,7 @@ from ptsdk_example_quantizer.quantizer import ExampleLinear, rounded
 class TestConforms(QuantizerSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-quantizer"
+    component = "ptsdk-example-quantizer/example-quantizer"  # dist/name
 
 
 def test_a_row_is_rounded_to_its_own_grid() -> None:

@@ -10,7 +10,7 @@ from ptsdk_example_reward.reward import ExampleReward
 class TestConforms(RewardSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-reward"
+    component = "ptsdk-example-reward/example-reward"  # dist/name
 
 
 def test_the_share_of_wanted_words() -> None:

@@ -15,7 +15,7 @@ from ptsdk_example_rollout_engine.rollout import ExampleEngine
 class TestConforms(RolloutEngineSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-rollout-engine"
+    component = "ptsdk-example-rollout-engine/example-rollout-engine"  # dist/name
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

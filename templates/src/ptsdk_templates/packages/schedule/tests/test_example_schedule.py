@@ -11,7 +11,7 @@ from ptsdk_example_schedule.schedule import ExampleSchedule
 class TestConforms(ScheduleSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-schedule"
+    component = "ptsdk-example-schedule/example-schedule"  # dist/name
 
 
 @pytest.mark.parametrize(("step", "factor"), [(0, 0.0), (5, 0.5), (10, 1.0), (110, 0.5**0.5), (310, 0.5)])

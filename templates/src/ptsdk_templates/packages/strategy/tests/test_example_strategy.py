@@ -11,7 +11,7 @@ from ptsdk_example_strategy.strategy import ExampleStrategy
 class TestConforms(StrategySuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-strategy"
+    component = "ptsdk-example-strategy/example-strategy"  # dist/name
 
 
 def test_the_number_of_threads() -> None:

@@ -12,7 +12,7 @@ from ptsdk_example_tokenizer.tokenizer import ExampleTokenizer
 class TestConforms(TokenizerSuite):
     """The suite of the kind: what every component of it has to do."""
 
-    component = "example-tokenizer"
+    component = "ptsdk-example-tokenizer/example-tokenizer"  # dist/name
 
 
 def test_what_is_frequent_becomes_one_id(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ class ExampleLinear(nn.Linear):
 
 
 class ExampleQuantizer(Quantizer):
-    """The linear layers of the blocks train with the weights they will be served with."""
+    """The linear layers of the blocks compute with rounded weights while they train. What a run saves are the
+    weights before rounding; ``convert`` gives whoever serves the rounded ones."""
 
     bits: int = Field(8, ge=2, le=8, description="bits of a weight; a row shares one scale")
 
@@ -45,7 +46,8 @@ class ExampleQuantizer(Quantizer):
             model.set_submodule(name, ExampleLinear(base, self.bits))
 
     def convert(self, model: CausalLM) -> None:
-        """Swap them back, with the rounding in their weights: the same outputs from plain layers."""
+        """Swap them back, with the rounding in their weights: the same outputs from plain layers. No run does
+        it; a server written in Python does, after ``prepare`` and loading."""
         for name, layer in block_linears(model).items():
             if isinstance(layer, ExampleLinear):
                 model.set_submodule(name, layer.plain())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from slices import filled
 
 from ptsdk import testing
 from ptsdk.cli.show import describe
+from ptsdk.errors import UserError
 from ptsdk.hookspecs import Contributions, RunEvents
 from ptsdk.job.schema import job_schema
-from ptsdk.plugins import scan
+from ptsdk.plugins import DiscoveryOptions, scan
 from ptsdk.registry import Registry
 from ptsdk.specs import KINDS, Kind
 from ptsdk.testing.suite import standard_tests
@@ -41,6 +43,21 @@ was half written) or exporting `final/`; and once more under "from a checkpoint"
 from. Two processes die one shortly after the other, in random order. `mixture` is three data sets with weights;
 `packed` the same three in packs (pairs and prompts are not packed).
 """
+
+
+def workspace() -> Registry:
+    """The components of the packages of this repository, whatever else is installed beside them.
+
+    Raises:
+        UserError: one of the packages is broken or not installed.
+    """
+    members = tomllib.loads((HERE.parent / "pyproject.toml").read_text("utf-8"))["tool"]["uv"]["workspace"]["members"]
+    projects = [path for member in members for path in HERE.parent.glob(f"{member}/pyproject.toml")]
+    dists = frozenset(tomllib.loads(path.read_text("utf-8"))["project"]["name"] for path in projects)
+    plugins = scan(DiscoveryOptions(allow=dists, strict=True))
+    if plugins.notices:
+        raise UserError("; ".join(plugins.notices), hint="make install")
+    return Registry(plugins)
 
 
 def components(registry: Registry) -> str:
@@ -188,7 +205,7 @@ def reliability() -> str:
 
 def main() -> int:
     """Write the pages; with --check, 1 where one is stale."""
-    registry = Registry(scan())
+    registry = workspace()
     pages = {
         "components.md": components(registry),
         "conformance.md": conformance(),

@@ -79,9 +79,12 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def docs_script(name: str) -> ModuleType:
-    """A script of docs/ as a module."""
-    spec = importlib.util.spec_from_file_location(f"docs_{name}", Path(__file__).parents[1] / "docs" / f"{name}.py")
+    """A script of docs/ as a module; it may import its neighbours."""
+    folder = Path(__file__).parents[1] / "docs"
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", folder / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        spec.loader.exec_module(module)
     return module

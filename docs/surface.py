@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from typing import Any, Literal, get_origin
 from pydantic import BaseModel
 
 from ptsdk.hookspecs import Contributions, RunEvents
+from ptsdk.job.schema import job_schema
+from ptsdk.plugins import DiscoveryOptions, scan
+from ptsdk.registry import Registry
 from ptsdk.specs import API, KINDS
 
 FILE = Path(__file__).with_name("api.txt")
@@ -55,7 +59,31 @@ def surface() -> list[str]:
         lines += [f"hook {name}{_signature(hook)}" for name, hook in vars(hooks).items() if not name.startswith("_")]
     for module in _modules():
         lines += sorted(_module(module))
+    return lines + job_options(job_schema(Registry(scan(DiscoveryOptions(safe=True))))[0])
+
+
+def job_options(schema: dict[str, Any]) -> list[str]:
+    """One line a key of the job file and an option of core's components: what values it takes, with their
+    bounds, and the default."""
+    lines = []
+    for section, table in {"": schema, **schema["$defs"]}.items():
+        for name, option in table.get("properties", {}).items():
+            required = " required" * (name in table.get("required", ()))
+            lines.append(f"job {section}{'.' * bool(section)}{name}{required}: {json.dumps(_values(option))}")
     return lines
+
+
+def _values(node: Any) -> Any:
+    """A schema without what is told about it, and without the ``${env:NAME}`` that every value may be."""
+    if isinstance(node, list):
+        return [_values(item) for item in node if item != {"$ref": "#/$defs/environment"}]
+    if not isinstance(node, dict):
+        return node
+    kept = {key: _values(value) for key, value in sorted(node.items()) if key != "description"}
+    choices = kept.get("anyOf", ())
+    return (
+        {**{key: value for key, value in kept.items() if key != "anyOf"}, **choices[0]} if len(choices) == 1 else kept
+    )
 
 
 def differences(old: list[str], new: list[str]) -> tuple[list[str], list[str]]:

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 import ptsdk
+from ptsdk.cli.doctor import examine
 from ptsdk.cli.main import main
+from ptsdk.plugins import scan
+from ptsdk.registry import Registry
 from ptsdk.specs import API
 from tests.broken.dists import Dist
 from tests.conftest import WriteJob, metrics
@@ -53,6 +56,16 @@ def test_it_loads_and_trains(
         assert (tmp_path / name / "steps.txt").read_text() == "2"
     plain, doubled = (metrics(tmp_path / name)[0]["loss"] for name in ("plain", "doubled"))
     assert doubled == pytest.approx(2 * plain)
+
+
+def test_it_is_told_what_to_do_before_it_is_refused(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    advice = f"written for API {API - 1}, accepted until API {API + 1}: pip install -U {DIST}, or ask its author"
+    plugins = scan()
+    checks = {check.name: check for check in examine(plugins, Registry(plugins))}
+    assert (checks[f"plugin {DIST}"].ok, advice in checks[f"plugin {DIST}"].detail) == (True, True)
+    assert main(["plugins"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count(advice) == told.count("accepted until") == 1
 
 
 @pytest.mark.parametrize(("current", "upgrade"), [(API + 1, DIST), (API - 2, "ptsdk")])

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ptsdk.job.schema import job_schema
+from ptsdk.plugins import DiscoveryOptions, scan
+from ptsdk.registry import Registry
 from ptsdk.specs import API
 from tests.conftest import docs_script
 
@@ -45,6 +48,17 @@ def test_a_change_has_to_be_announced(
     monkeypatch.setattr(surface, "surface", lambda: change(before))
     assert surface.main(flags) == (0 if written else 1)
     assert ((tmp_path / "api.txt").read_text().splitlines() == change(before)) == written
+
+
+def test_a_bound_that_is_tightened_is_a_break() -> None:
+    schema = job_schema(Registry(scan(DiscoveryOptions(safe=True))))[0]
+    before = surface.job_options(schema)
+    assert set(before) <= set(surface.surface())
+    schema["$defs"]["optimizer.ptsdk.adamw"]["properties"]["lr"]["anyOf"][0]["minimum"] = 1
+    gone, added = surface.differences(before, surface.job_options(schema))
+    option = "job optimizer.ptsdk.adamw.lr: "
+    assert gone == [option + '{"default": 0.0002, "minimum": 0, "type": "number"}']
+    assert added == [option + '{"default": 0.0002, "minimum": 1, "type": "number"}']
 
 
 def test_the_templates_use_public_modules_alone() -> None:

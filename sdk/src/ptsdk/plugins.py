@@ -25,6 +25,7 @@ from ptsdk._loading import (
     import_plugin,
 )
 from ptsdk.errors import Problem, PtsdkError, UserError
+from ptsdk.specs import API
 
 __all__ = ["DiscoveryOptions", "Entry", "Plugins", "Record", "discover", "scan"]
 
@@ -104,6 +105,15 @@ class Record:
     status: Status
     error: str | None = None
     components: tuple[Entry, ...] = ()
+
+    @property
+    def advice(self) -> str:
+        """What to do about a loaded plugin that the next API leaves out; empty for one of this API."""
+        if self.status != "loaded" or self.api == API:
+            return ""
+        return (
+            f"written for API {self.api}, accepted until API {API + 1}: pip install -U {self.dist}, or ask its author"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The object of ``ptsdk plugins --json``."""

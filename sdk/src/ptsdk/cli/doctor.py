@@ -87,7 +87,8 @@ def _plugin(record: Record) -> Check:
         return Check(name, False, f"{record.version} is broken: {record.error}", fix)
     if record.status == "blocked":
         return Check(name, True, f"{record.version}, {record.error}")
-    return Check(name, True, f"{record.version}, API {record.api}, components: {len(record.components)}")
+    told = f"{record.version}, API {record.api}, components: {len(record.components)}"
+    return Check(name, True, f"{told}; {record.advice}" if record.advice else told)
 
 
 def _requirements(record: Record) -> Iterator[Check]:

@@ -26,13 +26,17 @@ def plugins(context: CliContext, kind: str | None, as_json: bool) -> None:
     if as_json:
         print_json(records)
         return
-    rows = [(r["dist"], r["version"], r["status"], r["error"] or _contents(r)) for r in records]
-    print_table(rows)
+    advice = {record.dist: record.advice for record in context.plugins.records}
+    print_table([(r["dist"], r["version"], r["status"], _told(r, advice[r["dist"]])) for r in records])
 
 
 def _of_kind(records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     narrowed = [{**r, "components": [c for c in r["components"] if c["kind"] == kind]} for r in records]
     return [record for record in narrowed if record["components"]]
+
+
+def _told(record: dict[str, Any], advice: str) -> str:
+    return record["error"] or "; ".join(filter(None, (_contents(record), advice)))
 
 
 def _contents(record: dict[str, Any]) -> str:

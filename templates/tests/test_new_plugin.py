@@ -80,7 +80,7 @@ def test_it_writes_the_package_and_says_what_to_do_next(tmp_path: Path, capsys: 
         ("loss", "Blue Sky", ["'Blue Sky' cannot name a package", "did you mean blue-sky?"]),
         ("loss", "../up", ["'../up' cannot name a package", "did you mean up?"]),
         ("loss", "", ["cannot name a package"]),
-        ("loss", "1st", ["cannot name a package", "did you mean st?"]),
+        ("loss", "Café au_lait", ["cannot name a package", "did you mean cafe-au_lait?"]),
         ("loss", "ptsdk-focal", ["ptsdk- is put in front", "did you mean focal?"]),
         ("loss", "a" * 41, ["longer than 40"]),
         ("adapter", "lora", ["ptsdk-lora is a package of the project itself"]),
@@ -96,6 +96,13 @@ def test_what_it_refuses(
     assert captured.out == ""
     assert all(word in captured.err for word in words), captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["9lives", "1st", "日本", "naïve日", "--", "ptsdk"])
+def test_no_name_is_suggested_that_means_something_else(name: str) -> None:
+    with pytest.raises(UserError, match="cannot name a package") as caught:
+        Names.checked("loss", name, ["loss"])
+    assert "did you mean" not in str(caught.value)
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

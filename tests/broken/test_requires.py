@@ -20,7 +20,9 @@ NEEDY = Dist(
     + '    return [LossSpec("by-package", target, requires=("ptsdk-y-other>=2",)),\n'
     + '            LossSpec("by-name", target, requires=("optimizer:ptsdk-y-other/special",)),\n'
     + '            LossSpec("by-capability", target, requires=("optimizer:+special",)),\n'
-    + '            LossSpec("by-hint", target, requires=("adapter:lora",))]\n',
+    + '            LossSpec("by-hint", target, requires=("adapter:lora",)),\n'
+    + '            LossSpec("by-nothing", target, requires=("adapter:zork",)),\n'
+    + '            LossSpec("by-typo", target, requires=("adapter:ful",))]\n',
     requires=("ptsdk-y-other>=2; extra == 'other'",),
     extras=("other",),
 )
@@ -31,7 +33,7 @@ OTHER = Dist(
     + '    return [Spec("special", "ptsdk.builtin.optimizers:SGD", supports=frozenset({"special"}))]\n',
     version="2.0",
 )
-LOSSES = ("by-package", "by-name", "by-capability", "by-hint")
+LOSSES = ("by-package", "by-name", "by-capability", "by-hint", "by-nothing", "by-typo")
 
 
 @pytest.fixture
@@ -101,6 +103,10 @@ def test_doctor_says_the_same(installed: Path, capsys: pytest.CaptureFixture[str
         "pip install 'ptsdk-y-needy[other]'",
     )
     assert checks["loss ptsdk-y-needy/by-name"]["fix"] == "pip install ptsdk-y-other"
+    nothing = checks["loss ptsdk-y-needy/by-nothing"]
+    assert nothing["detail"] == "cannot be used: no installed plugin provides the adapter zork"
+    assert nothing["fix"] == "install a plugin with such an adapter; `ptsdk list adapter` shows those that are here"
+    assert checks["loss ptsdk-y-needy/by-typo"]["fix"] == "did you mean full?"
     assert "cannot be used: no installed plugin has" in checks["loss ptsdk-y-needy/by-capability"]["detail"]
 
 

@@ -93,7 +93,9 @@ class Registry:
         if not found:
             dist = hints.architecture_provider(architecture)
             known = self._values("model-family", "architectures")
-            raise self._not_provided(f"no installed plugin reads the architecture {architecture!r}", dist, known)
+            raise self._not_provided(
+                f"no installed plugin reads the architecture {architecture!r}", dist, _suggest("", known)
+            )
         return found[0]
 
     def by_scheme(self, scheme: str) -> Entry:
@@ -107,7 +109,7 @@ class Registry:
             raise _ambiguous(f"{len(found)} plugins fetch {scheme}:// checkpoints", found)
         if not found:
             known = self._values("checkpoint-source", "schemes")
-            raise self._not_provided(f"no installed plugin fetches {scheme}:// checkpoints", None, known)
+            raise self._not_provided(f"no installed plugin fetches {scheme}:// checkpoints", None, _suggest("", known))
         return found[0]
 
     def fulfilling(self, demand: str) -> list[Entry]:
@@ -117,12 +119,14 @@ class Registry:
     def absent(self, demand: str) -> Problem:
         """Why nothing fulfils a ``demand``, and what to install or mend."""
         kind, _, name = demand.partition(":")
+        elsewhere = f"install a plugin with such {a(kind)}; `ptsdk list {kind}` shows those that are here"
         if name.startswith("+"):
-            hint = f"install a plugin with such {a(kind)}; `ptsdk list {kind}` shows those that are here"
-            return Problem(f"no installed plugin has {a(kind)} that supports {name[1:]}", hint)
+            return Problem(f"no installed plugin has {a(kind)} that supports {name[1:]}", elsewhere)
         dist, _, bare = name.rpartition("/")
         message = f"no installed plugin provides the {kind} {name}"
-        return self._not_provided(message, dist or hints.provider(kind, bare), self.names(kind), bare).problems[0]
+        known = get_close_matches(bare, self.names(kind), n=1)
+        hint = f"did you mean {known[0]}?" if known else elsewhere
+        return self._not_provided(message, dist or hints.provider(kind, bare), hint, bare).problems[0]
 
     def formats(self) -> list[Entry]:
         """Every checkpoint format, in the order to try them."""
@@ -183,27 +187,27 @@ class Registry:
 
     def _unknown(self, kind: str, name: str) -> UserError:
         message = f"no installed plugin provides the {kind} {name!r}"
-        return self._not_provided(message, hints.provider(kind, name), self.names(kind), name)
+        return self._not_provided(message, hints.provider(kind, name), _suggest(name, self.names(kind)), name)
 
     def _unknown_in(self, kind: str, name: str, dist: str) -> UserError:
         record = self.plugins.get(dist)
         if record is None:
             known = [r.dist for r in self.plugins.records]
-            return UserError(Problem(f"no plugin {dist!r} is installed", _suggest(dist, known, "installed")))
+            return UserError(Problem(f"no plugin {dist!r} is installed", _suggest(dist, known)))
         if record.status != "loaded":
             return _unusable(record, f"there is no {kind} {dist}/{name}")
         known = [entry.spec.name for entry in self.entries(kind) if entry.dist == record.dist]
         return UserError(Problem(f"{record.dist} has no {kind} {name!r}", _suggest(name, known, "it has")))
 
-    def _not_provided(self, message: str, dist: str | None, known: list[str], name: str = "") -> UserError:
+    def _not_provided(self, message: str, dist: str | None, otherwise: str, name: str = "") -> UserError:
         """Why nothing answers, the likeliest reason first: the plugin that has it is broken or
-        disabled, is not installed, or the name is a typo. Broken plugins are named in any case,
+        disabled, is not installed, or ``otherwise``. Broken plugins are named in any case,
         for nobody knows what they have."""
         record = self.plugins.get(dist) if dist else None
         record = record or next((r for r in self.plugins.broken if name and name in r.dist.split("-")), None)
         if record and record.status != "loaded":
             return _unusable(record, message)
-        hint = f"pip install {dist}" if dist and not record else _suggest(name, known, "installed")
+        hint = f"pip install {dist}" if dist and not record else otherwise
         return UserError(Problem(message, hint), *(_may_have(r) for r in self.plugins.broken))
 
 
@@ -255,6 +259,6 @@ def _may_have(record: Record) -> Problem:
     return Problem(f"{record.dist} {record.version} may provide it but is broken: {record.error}")
 
 
-def _suggest(name: str, known: list[str], label: str) -> str:
+def _suggest(name: str, known: list[str], label: str = "installed") -> str:
     close = get_close_matches(name, known, n=1, cutoff=0.6) if name else []
     return f"did you mean {close[0]}?" if close else f"{label}: {', '.join(known) or 'none'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -61,7 +62,7 @@ def _name_problem(name: str) -> Problem | None:
     """Why the name makes no package."""
     if not NAME.fullmatch(name) or name.startswith("ptsdk"):
         form = "a name is lower-case letters and digits with single - or _ between, and ptsdk- is put in front of it"
-        better = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-_0123456789").removeprefix("ptsdk").strip("-_")
+        better = _written_so(name)
         close = f"; did you mean {better}?" if NAME.fullmatch(better) else ""
         return Problem(f"{name!r} cannot name a package", form + close)
     if len(name) > LONGEST:
@@ -69,3 +70,10 @@ def _name_problem(name: str) -> Problem | None:
     if hints.is_official(f"ptsdk-{name}"):
         return Problem(f"ptsdk-{name} is a package of the project itself", "choose another name")
     return None
+
+
+def _written_so(name: str) -> str:
+    """The name in lower case, without accents, - between its words: no letter or digit of it is lost."""
+    letters = unicodedata.normalize("NFKD", name.lower())
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return re.sub(r"[^\w]+", "-", plain).strip("-_").removeprefix("ptsdk").strip("-_")

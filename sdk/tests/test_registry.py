@@ -63,6 +63,16 @@ def test_a_word_of_a_command_line_means_the_verb_of_core() -> None:
     assert refusal(both.find, "command", "tidy").endswith("`ptsdk ptsdk-a/tidy` or `ptsdk ptsdk-b/tidy`")
 
 
+def test_a_scheme_of_core_stays_with_core() -> None:
+    hub = CheckpointSourceSpec("hub", "os:path", schemes=("hf", "s3"))
+    a, b = (loaded(dist, ("checkpoint-source", hub)) for dist in ("ptsdk-a", "ptsdk-b"))
+    core = loaded("ptsdk", ("checkpoint-source", CheckpointSourceSpec("hub", "os:path", schemes=("hf",))))
+    assert registry(core, a, b).by_scheme("hf").dist == "ptsdk"
+    text = refusal(registry(core, a, b).by_scheme, "s3")
+    assert "2 plugins fetch s3:// checkpoints: ptsdk-a 1.0, ptsdk-b 1.0" in text
+    assert "ptsdk --no-plugin ptsdk-b" in text
+
+
 def test_core_takes_no_precedence_in_a_job() -> None:
     both = registry(loaded("ptsdk", ("loss", LossSpec("zero", "os:path"))), B)
     assert "use: ptsdk/zero or use: ptsdk-b/zero" in refusal(both.find, "loss", "zero")

@@ -28,7 +28,13 @@ pytestmark = pytest.mark.xdist_group("author")  # one environment for all
 EDITED = "What the author made of it"
 WITHOUT_JOB = {"checkpoint-source", "checkpoint-format", "command"}
 
-NAMESAKES = {("loss", "cross_entropy"), ("optimizer", "adamw"), ("logger", "jsonl"), ("command", "run")}
+NAMESAKES = {
+    ("loss", "cross_entropy"),
+    ("optimizer", "adamw"),
+    ("dataset", "text"),
+    ("logger", "jsonl"),
+    ("command", "run"),
+}
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,7 @@ def test_a_checkpoint_is_fetched_and_opened(author: Author, tmp_path: Path) -> N
         "model": {"path": f"{named('checkpoint-source')}://w.npz"},
         "tokenizer": {"use": "bytes"},
         "method": "sft",
-        "data": {"train": {"use": "text", "path": str(author.folders["loss"] / "example" / "train.jsonl")}},
+        "data": {"train": {"use": "ptsdk/text", "path": str(author.folders["loss"] / "example" / "train.jsonl")}},
         "train": {"steps": 1, "batch_size": 2, "micro_batch_size": 2},
         "output_dir": str(tmp_path / "run"),
     }

@@ -33,8 +33,8 @@ __all__ = [
 
 class Registry:
     """The components of the loaded plugins, found by kind and name. Nothing is imported before
-    ``load``, and no plugin takes precedence over another. Only words of a command line mean core's
-    own verb, whoever else has one of that name.
+    ``load``, and no plugin takes precedence over another. Only a word of the command line and a URL's scheme
+    mean core's own, whoever else claims them.
 
     Args:
         plugins: from ``scan``.
@@ -99,14 +99,15 @@ class Registry:
         return found[0]
 
     def by_scheme(self, scheme: str) -> Entry:
-        """The checkpoint source that answers to ``scheme://``.
+        """The checkpoint source that answers to ``scheme://``: core's, if it does.
 
         Raises:
             UserError: none does, or two do.
         """
-        found = self._having("checkpoint-source", "schemes", scheme)
+        found = _core_or_all(self._having("checkpoint-source", "schemes", scheme))
         if len(found) > 1:
-            raise _ambiguous(f"{len(found)} plugins fetch {scheme}:// checkpoints", found)
+            hint = f"uninstall one, or leave it out: ptsdk --no-plugin {found[-1].dist} ..."
+            raise UserError(Problem(f"{len(found)} plugins fetch {scheme}:// checkpoints: {_providers(found)}", hint))
         if not found:
             known = self._values("checkpoint-source", "schemes")
             raise self._not_provided(f"no installed plugin fetches {scheme}:// checkpoints", None, _suggest("", known))
@@ -176,8 +177,7 @@ class Registry:
     def _meant(self, kind: str, name: str) -> list[Entry]:
         """What a bare name can mean; it is ambiguous where that is more than one."""
         found = [entry for entry in self.entries(kind) if entry.spec.name == name]
-        core = [entry for entry in found if entry.dist == CORE]
-        return core if kind == "command" and core else found
+        return _core_or_all(found) if kind == "command" else found
 
     def _having(self, kind: str, field: str, value: str) -> list[Entry]:
         return [entry for entry in self.entries(kind) if value in getattr(entry.spec, field)]
@@ -244,8 +244,16 @@ def missing_requirements(spec: Spec) -> tuple[str, ...]:
 
 
 def _ambiguous(message: str, found: list[Entry]) -> UserError:
-    providers = ", ".join(f"{entry.dist} {entry.version}" for entry in found)
-    return UserError(Problem(f"{message}: {providers}", " or ".join(map(in_full, found))))
+    return UserError(Problem(f"{message}: {_providers(found)}", " or ".join(map(in_full, found))))
+
+
+def _providers(found: list[Entry]) -> str:
+    return ", ".join(f"{entry.dist} {entry.version}" for entry in found)
+
+
+def _core_or_all(found: list[Entry]) -> list[Entry]:
+    """What core has of them, if anything: no plugin takes it away."""
+    return [entry for entry in found if entry.dist == CORE] or found
 
 
 def _unusable(record: Record, message: str) -> UserError:

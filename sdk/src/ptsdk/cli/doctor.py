@@ -156,12 +156,17 @@ def _clashes(plugins: Plugins) -> Iterator[Check]:
 
 
 def _clash(claim: str, entries: list[Entry]) -> Check:
-    """Core's own verb keeps its word, which is no fault; of any other name nobody has it to himself."""
+    """Core's own verbs and schemes stay core's, which is no fault; any other name is nobody's alone."""
     told = f"{claim} is provided by {', '.join(f'{e.dist} {e.version}' for e in entries)}"
-    if entries[0].kind == "command" and entries[0].dist == CORE:
-        others = " and ".join(map(in_full, entries[1:]))
-        return Check("name clash", True, f"{told}; the word means core's, so write {others}")
-    return Check("name clash", False, told, f"write {' or '.join(map(in_full, entries))}, or uninstall one")
+    scheme, verb = claim.startswith("schemes"), entries[0].kind == "command"
+    if entries[0].dist == CORE and (scheme or verb):
+        return Check("name clash", True, f"{told}; it means core's{_others(entries) if verb else ''}")
+    forms = "" if scheme else f"write {' or '.join(map(in_full, entries))}, or "
+    return Check("name clash", False, told, f"{forms}uninstall one")
+
+
+def _others(entries: list[Entry]) -> str:
+    return f", so write {' and '.join(map(in_full, entries[1:]))}"
 
 
 def _print(checks: list[Check]) -> None:

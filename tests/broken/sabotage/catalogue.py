@@ -91,9 +91,12 @@ ALL: list[Sabotage] = [
         {
             "Boxed": "test_returns_a_sum_and_its_weight",
             "MaskBlind": "test_what_carries_no_loss_is_inert",
+            "MaskCounted": "test_what_carries_no_loss_is_inert",
             "Mean": "test_a_step_may_be_cut_anywhere",
             "TwiceTheGradient": "test_gradient_is_that_of_finite_differences",
             "Overflowing": "test_is_finite_at_extremes",
+            "BareHead": "test_takes_the_whole_head",
+            "AllLogits": "test_makes_no_logits_of_all_rows",
         },
     ),
     *_of(

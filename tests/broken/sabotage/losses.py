@@ -5,14 +5,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
+from torch.utils.checkpoint import checkpoint
 
 from ptsdk.contracts.loss import Completions, LossOutput, PolicyLoss, PreferenceLoss, SampledTokens, TokenLoss
 from ptsdk.nn.batch import IGNORE
 from ptsdk.nn.head import Head
+from ptsdk.nn.linear_loss import linear_cross_entropy as total
+from ptsdk.nn.linear_loss import row_chunks
 
 
-def total(hidden_states: Tensor, head: Head, labels: Tensor) -> Tensor:
-    return cross_entropy(head.logits(hidden_states), labels, ignore_index=IGNORE, reduction="sum")
+class MaskCounted(TokenLoss):
+    """What is masked carries no loss, and weighs as much as the rest."""
+
+    def __call__(self, hidden_states: Tensor, head: Head, labels: Tensor) -> LossOutput:
+        return LossOutput(total(hidden_states, head, labels), torch.tensor(len(labels)))
+
+
+class BareHead(TokenLoss):
+    """The weight of the head alone, without its bias and softcap."""
+
+    def __call__(self, hidden_states: Tensor, head: Head, labels: Tensor) -> LossOutput:
+        return LossOutput(total(hidden_states, Head(head.weight), labels), (labels != IGNORE).sum())
+
+
+class AllLogits(TokenLoss):
+    """Logits of every row at a time."""
+
+    def __call__(self, hidden_states: Tensor, head: Head, labels: Tensor) -> LossOutput:
+        losses = cross_entropy(head.logits(hidden_states), labels, ignore_index=IGNORE, reduction="sum")
+        return LossOutput(losses, (labels != IGNORE).sum())
 
 
 class Boxed(TokenLoss):
@@ -47,9 +68,14 @@ class Overflowing(TokenLoss):
 
     def __call__(self, hidden_states: Tensor, head: Head, labels: Tensor) -> LossOutput:
         rows = labels != IGNORE
-        logits = head.logits(hidden_states[rows])
-        losses = logits.exp().sum(1).log() - logits.gather(1, labels[rows, None]).squeeze(1)
-        return LossOutput(losses.sum(), rows.sum())
+        hidden, wanted = hidden_states[rows], labels[rows]
+        parts = row_chunks(len(hidden), len(head.weight))
+        losses = [checkpoint(self.part, hidden[p], head, wanted[p], use_reentrant=False) for p in parts]
+        return LossOutput(torch.stack(losses).sum(), rows.sum())
+
+    def part(self, hidden: Tensor, head: Head, labels: Tensor) -> Tensor:
+        logits = head.logits(hidden)
+        return (logits.exp().sum(1).log() - logits.gather(1, labels[:, None]).squeeze(1)).sum()
 
 
 class PeeksAtReference(PreferenceLoss):

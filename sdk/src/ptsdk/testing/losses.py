@@ -48,9 +48,12 @@ class Case(ABC):
         """What the loss returns for these items."""
 
     def __call__(self, which: Sequence[int]) -> LossOutput:
-        """The sum and the weight of these items."""
-        output: LossOutput = self.raw(which)
-        return output
+        """The sum and the weight of these items.
+
+        Raises:
+            AssertionError: the loss returned something else.
+        """
+        return output_of(self.raw(which))
 
     @abstractmethod
     def disturb(self) -> bool:
@@ -87,10 +90,12 @@ class TokenCase(Case):
         )
 
     def disturb(self) -> bool:
-        """What is masked."""
+        """What is masked, and how much of it there is: two positions more in each document."""
         with torch.no_grad():
             for hidden, labels in zip(self.hidden, self.labels, strict=True):
                 hidden[labels == IGNORE] += 3.0
+        self.hidden = [torch.cat([hidden, self.randn(2, WIDTH)]) for hidden in self.hidden]
+        self.labels = [torch.cat([labels, labels.new_full((2,), IGNORE)]) for labels in self.labels]
         return True
 
 
@@ -115,7 +120,8 @@ class PreferenceCase(Case):
 
     def __call__(self, which: Sequence[int]) -> LossOutput:
         """The sum over the pairs, and their number."""
-        losses: Tensor = self.raw(which)
+        losses = self.raw(which)
+        assert isinstance(losses, Tensor), f"it returned {named(losses)}, not a Tensor: the loss [B] of each pair"
         return LossOutput(losses.sum(), losses.new_tensor(len(losses)))
 
     def disturb(self) -> bool:
@@ -188,6 +194,21 @@ class MethodCase(Case):
             Document(d.tokens + (7,) * self.extra, d.supervised + (False,) * self.extra) for d in example.documents
         )
         return type(example)(documents, example.extras)
+
+
+def output_of(raw: Any) -> LossOutput:
+    """What a loss returned.
+
+    Raises:
+        AssertionError: it is no LossOutput.
+    """
+    assert isinstance(raw, LossOutput), f"it returned {named(raw)}, not a LossOutput(sum, weight)"
+    return raw
+
+
+def named(value: object) -> str:
+    """A value's class with its article."""
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def called_directly(loss: Loss) -> bool:

@@ -9,15 +9,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from ptsdk.contracts.loss import Loss, LossOutput, PreferenceLoss, Ratio
+from ptsdk.contracts.loss import Loss, PreferenceLoss, Ratio, TokenLoss
 from ptsdk.contracts.method import Method
+from ptsdk.nn import linear_loss
+from ptsdk.nn.batch import IGNORE
+from ptsdk.nn.head import Head
+from ptsdk.plan.meter import Meter
 from ptsdk.testing.jobs import assembled, job_values
-from ptsdk.testing.losses import Case, MethodCase, called_directly, direct_case
+from ptsdk.testing.losses import VOCABULARY, WIDTH, Case, MethodCase, called_directly, direct_case, output_of
 from ptsdk.testing.suite import ComponentSuite, examples
 
 CUTS = (((0, 1), (2, 3)), ((3,), (2,), (1, 0)), ((2, 0, 3, 1),))
 """Ways to deal four items out to micro-batches and processes."""
 STEP = 1e-5
+ROWS = 9
+MANY_ROWS, MANY_WORDS = (2**13, 2**16), 2**9
+"""The larger is asked of a loss with chunks of its own: 128 MiB of logits in float32, then 384."""
 
 
 class LossSuite(ComponentSuite):
@@ -55,8 +62,7 @@ class LossSuite(ComponentSuite):
         raw = case.raw(range(case.count))
         if isinstance(self.make(), PreferenceLoss):
             assert isinstance(raw, Tensor) and raw.shape == (case.count,), "it must return the loss [B] of each pair"
-            raw = case(range(case.count))
-        assert isinstance(raw, LossOutput), f"it returned {type(raw).__name__}, not a LossOutput"
+        raw = case(range(case.count))
         assert raw.sum.ndim == 0 and raw.sum.requires_grad, "`sum` must be a scalar with gradient"
         assert raw.weight.ndim == 0 and not raw.weight.requires_grad, "`weight` must be a scalar without gradient"
         assert raw.weight > 0, f"the weight of {case.count} items is {float(raw.weight)}"
@@ -109,6 +115,45 @@ class LossSuite(ComponentSuite):
         for gradient in torch.autograd.grad(output.sum, case.leaves, allow_unused=True):
             assert gradient is None or gradient.isfinite().all(), "the gradient is not finite"
 
+    def test_takes_the_whole_head(self) -> None:
+        """Bias and softcap of the head count: sum, weight and gradient are those of the head's own logits."""
+        loss = self.token_loss()
+        generator = torch.Generator().manual_seed(3)
+        hidden, weight = randn(generator, ROWS, WIDTH), randn(generator, VOCABULARY, WIDTH)
+        bias = randn(generator, VOCABULARY)
+        labels = torch.randint(VOCABULARY, (ROWS,), generator=generator)
+        labels[::3] = IGNORE
+        for what, head in (("bias", Head(weight, bias)), ("softcap", Head(weight, None, 2.0))):
+            leaves = [tensor for tensor in (hidden, head.weight, head.bias) if tensor is not None]
+            # Hidden states that are the unit vectors have, under this head, the very same logits.
+            same = Head(head.logits(hidden).T)
+            told = output_of(loss(hidden, head, labels))
+            expected = output_of(loss(torch.eye(ROWS, dtype=torch.float64), same, labels))
+            assert close(told.sum, expected.sum), (
+                f"with a {what} in the head the sum is {told.sum:.6g}; of its logits it would be {expected.sum:.6g}"
+            )
+            assert close(told.weight, expected.weight), f"with a {what} in the head the weight is another"
+            gradients = (torch.autograd.grad(output.sum, leaves, retain_graph=True) for output in (told, expected))
+            assert all(torch.allclose(a, b) for a, b in zip(*gradients, strict=True)), (
+                f"with a {what} in the head the gradient is not that of its logits"
+            )
+
+    def test_makes_no_logits_of_all_rows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """More rows need no more memory but for hidden states: logits [N, V] are never alive at a time."""
+        loss = self.token_loss()
+        monkeypatch.setattr(linear_loss, "CHUNK_ELEMENTS", 2**20)  # who chunks as core does is asked about few rows
+        assert any(bounded(loss, rows) for rows in MANY_ROWS), (
+            f"memory grows with the logits of all rows, [N, V], up to {3 * MANY_ROWS[-1]} x {MANY_WORDS}: project the "
+            f"supervised rows some at a time, as `ptsdk.nn.linear_loss` does"
+        )
+
+    def token_loss(self) -> TokenLoss:
+        """The loss, where it is one that projects hidden states itself."""
+        loss: Loss = self.make()
+        if not isinstance(loss, TokenLoss):
+            pytest.skip("it is not called with hidden states and a head")
+        return loss
+
     @staticmethod
     @torch.no_grad()
     def _moved(case: Case, way: list[Tensor], step: float) -> float:
@@ -119,6 +164,25 @@ class LossSuite(ComponentSuite):
         for leaf, direction in zip(case.leaves, way, strict=True):
             leaf -= step * direction
         return value
+
+
+def randn(generator: torch.Generator, *shape: int) -> Tensor:
+    """Normal numbers in float64 that ask for a gradient."""
+    return torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
+
+
+def bounded(loss: TokenLoss, rows: int) -> bool:
+    """Whether three times the rows need less than their logits more; a loop may hold one chunk, then two."""
+    return peak_of(loss, 3 * rows) - peak_of(loss, rows) < 1.5 * rows * MANY_WORDS * torch.float32.itemsize
+
+
+def peak_of(loss: TokenLoss, rows: int) -> int:
+    """The most bytes alive in forward and backward, float32."""
+    hidden, weight = torch.ones(rows, 2, requires_grad=True), torch.ones(MANY_WORDS, 2, requires_grad=True)
+    labels = torch.arange(rows) % MANY_WORDS
+    with Meter() as meter:
+        output_of(loss(hidden, Head(weight), labels)).sum.backward()  # type: ignore[no-untyped-call]
+    return meter.peak
 
 
 def close(a: Tensor, b: Tensor) -> bool:

@@ -120,7 +120,9 @@ ALL: list[Sabotage] = [
         "datasets",
         {
             "ReversedOnce": "test_reads_the_same_every_time",
+            "Unordered": "test_reads_the_same_every_time",
             "ByRank": "test_does_not_depend_on_the_world",
+            "ByProcess": "test_does_not_depend_on_the_world",
             "Remembering": "test_encoding_a_row_is_pure",
             "OutOfRange": "test_examples_fit_the_objective",
             "Unsupervised": "test_something_is_supervised",
@@ -218,6 +220,7 @@ ALL: list[Sabotage] = [
         {
             "LearnsNothing": "test_learns",
             "LocalWeight": "test_accumulation_changes_nothing",
+            "MeanOfValidation": "test_validation_may_be_cut_anywhere",
             "Counting": "test_resumes_to_the_bit",
             "SupervisesAll": "test_only_supervised_tokens_carry_loss",
             "SometimesMetrics": "test_metrics_are_the_same_in_every_micro_batch",
@@ -242,6 +245,7 @@ ALL: list[Sabotage] = [
             "LooksAhead": "test_a_token_changes_nothing_before_it",
             "SeesNeighbours": "test_packed_documents_are_as_alone",
             "LosesPlace": "test_the_cache_is_the_full_pass",
+            "PlaceOfTheFirst": "test_the_cache_is_the_full_pass",
             "Idle": "test_every_parameter_gets_a_gradient",
             "Drifting": "test_what_is_saved_is_loaded",
         },

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from torch.distributed import get_rank, get_world_size, is_initialized
+
 from ptsdk.builtin.datasets import Text
 from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data.example import Document, Example, Row
@@ -31,6 +33,22 @@ class ByRank(Text):
     def rows(self, base: Path) -> Iterator[Row]:
         rows = list(super().rows(base))
         yield from rows[int(os.environ.get("RANK", "0")) :]
+
+
+class ByProcess(Text):
+    """As ``ByRank``, asked of torch."""
+
+    def rows(self, base: Path) -> Iterator[Row]:
+        rows = list(super().rows(base))
+        yield from rows[get_rank() :: get_world_size()] if is_initialized() else rows
+
+
+class Unordered(Text):
+    """Each row once, in the order of a set."""
+
+    def rows(self, base: Path) -> Iterator[Row]:
+        rows = {str(row.values): row for row in super().rows(base)}
+        yield from (rows[key] for key in set(rows))
 
 
 class Remembering(Text):

@@ -74,6 +74,18 @@ class LosesPlace(Tiny):
     module = LosesPlaceModel
 
 
+class PlaceOfTheFirstModel(TinyForCausalLM):
+    """Every row of a decode step stands where the first one does."""
+
+    def hidden_states(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        places = positions[:1].expand_as(positions) if isinstance(attend, Decode) else positions
+        return super().hidden_states(tokens, places, attend)
+
+
+class PlaceOfTheFirst(Tiny):
+    module = PlaceOfTheFirstModel
+
+
 class IdleModel(TinyForCausalLM):
     def __init__(self, settings: TinyConfig, config: Mapping[str, Any]) -> None:
         super().__init__(settings, config)

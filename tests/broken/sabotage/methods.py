@@ -28,6 +28,15 @@ class LocalWeight(SFT):
         output = super().loss(run, batch)
         return LossOutput(output.sum / output.weight, torch.tensor(1.0))
 
+    def validation_loss(self, run: Run, batch: Batch) -> LossOutput:
+        return super().loss(run, batch)
+
+
+class MeanOfValidation(SFT):
+    def validation_loss(self, run: Run, batch: Batch) -> LossOutput:
+        output = super().loss(run, batch)
+        return LossOutput(output.sum / output.weight, torch.tensor(1.0))
+
 
 class Counting(SFT):
     """Every second step counts a little more, and nothing of it is in a checkpoint."""

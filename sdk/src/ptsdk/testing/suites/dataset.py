@@ -9,12 +9,14 @@ from typing import Any, ClassVar
 
 import pytest
 
+from ptsdk.contracts.component import record
 from ptsdk.contracts.dataset import Dataset
 from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data.example import BadRow, Example, Row
 from ptsdk.data.pipeline import encode
 from ptsdk.data.tokenizers import ByteTokenizer
 from ptsdk.errors import UserError
+from ptsdk.testing.elsewhere import read_elsewhere, second_of_two
 from ptsdk.testing.jobs import example_row, write_rows
 from ptsdk.testing.suite import ComponentSuite
 
@@ -81,18 +83,21 @@ class DatasetSuite(ComponentSuite):
             raise AssertionError(f"it refuses a row that it should read: {error}{hint}") from error
 
     def test_reads_the_same_every_time(self) -> None:
-        """Rows, their order and their examples do not depend on anything but the file."""
+        """Rows, their order and their examples depend on the file alone: not on an order of sets, another in each
+        process."""
         data = self.data()
         first, second = self.examples(data), self.examples(self.data())
         assert first, "there are no rows"
         assert first == second == self.examples(data), "read again, rows or their order are others"
+        elsewhere = read_elsewhere(record(data), self.base, self.folder, self.tokenizer)
+        assert [repr(example) for example in first] == elsewhere, (
+            "a process with another hash seed reads other rows, or in another order: sort what comes from a set"
+        )
 
     def test_does_not_depend_on_the_world(self) -> None:
         """One of several processes reads the same rows: who learns from which is decided after reading."""
         alone = self.examples(self.data())
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
-                patch.setenv(name, value)
+        with second_of_two():
             assert self.examples(self.data()) == alone, "another process of the run reads other rows"
 
     def test_encoding_a_row_is_pure(self) -> None:

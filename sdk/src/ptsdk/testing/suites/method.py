@@ -71,6 +71,20 @@ class MethodSuite(ComponentSuite):
         for name, weight in weights[0].items():
             assert torch.allclose(weight, weights[1][name], rtol=1e-3, atol=1e-5), f"{name} differs"
 
+    @torch.no_grad()
+    def test_validation_may_be_cut_anywhere(self) -> None:
+        """Sums and weights of validation batches of one add up to those of one of all: none is divided by its own."""
+        run = self.assembled()
+        run.model.eval()
+        method, data = run.job.method, run.train_data
+        cuts = [[[0], [1], [2], [3]], [[0, 1, 2, 3]]]
+        outputs = [[method.validation_loss(run, method.micro_batch(run, data, part)) for part in cut] for cut in cuts]
+        for name in ("sum", "weight"):
+            ones, whole = (math.fsum(float(getattr(output, name)) for output in cut) for cut in outputs)
+            assert math.isclose(ones, whole, rel_tol=2e-4, abs_tol=1e-6), (
+                f"the {name} of validation_loss is {ones:.6g} by ones, {whole:.6g} all at once"
+            )
+
     def test_resumes_to_the_bit(self) -> None:
         """Cut off in the middle and resumed, a run ends with the same rows and weights: what it keeps is in state()."""
         whole = self.run("whole", train={"save_every": 1, "keep_last": None, "steps": 4})

@@ -119,17 +119,21 @@ class ModelFamilySuite(ComponentSuite):
         assert close(states(model, documents), alone), "a document depends on its neighbours in a batch"
 
     def test_the_cache_is_the_full_pass(self) -> None:
-        """Token by token with a KV cache the states are those of reading the text whole: generation depends on it."""
-        model, document = self.built(), self.documents()[2]
-        cache, read = KVCache(1, len(document)), 4
-        prompt = torch.tensor(document[:read])
+        """Token by token with a KV cache, texts of two lengths side by side, the states are those of reading each whole."""
+        model, (first, _, second, _) = self.built(), self.documents()
+        texts, read = (first, second), [3, 7]
+        cache = KVCache(len(texts), len(second))
+        prompts = torch.tensor([token for text, end in zip(texts, read, strict=True) for token in text[:end]])
         with torch.no_grad():
-            model.hidden_states(prompt, torch.arange(read), cache.prefill([read], [[0]]))
-            for position in range(read, len(document)):
-                token = torch.tensor(document[position : position + 1])
-                state = model.hidden_states(token, torch.tensor([position]), cache.decode([position], CPU))
-                whole = states(model, [document[: position + 1]])[-1:]
-                assert close(state, whole), f"the state at position {position} is another with the cache"
+            places = torch.cat([torch.arange(end) for end in read])
+            model.hidden_states(prompts, places, cache.prefill(read, [[0], [1]]))
+            for step in range(len(first) - read[0]):
+                positions = [end + step for end in read]
+                tokens = torch.tensor([text[place] for text, place in zip(texts, positions, strict=True)])
+                found = model.hidden_states(tokens, torch.tensor(positions), cache.decode(positions, CPU))
+                for row, (text, place, state) in enumerate(zip(texts, positions, found, strict=True)):
+                    whole = states(model, [text[: place + 1]])[-1]
+                    assert close(state, whole), f"the state at position {place} of row {row} is another with the cache"
 
     def test_every_parameter_gets_a_gradient(self) -> None:
         """None is left out of the computation."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from ptsdk.errors import UserError
 from ptsdk.plugins import scan
 from ptsdk.specs import KINDS
 from ptsdk.testing import SUITES, ScheduleSuite
+from ptsdk.testing.plugin import pytest_terminal_summary
 from ptsdk.testing.running import Outcome, run_file
 
 HEAD = "from ptsdk.testing import ScheduleSuite\n"
@@ -76,6 +78,17 @@ def test_a_reason_is_accepted(guarded: dict[str, Outcome]) -> None:
 def test_the_guard_cannot_be_replaced() -> None:
     with pytest.raises(TypeError, match="must not replace test_standard_tests_are_whole"):
         type("TestAll", (ScheduleSuite,), {STANDARD: lambda self: None, "__module__": "mine"})
+    soft = type("Soft", (), {STANDARD: lambda self: None})
+    with pytest.raises(TypeError, match="must not replace test_standard_tests_are_whole"):
+        type("TestSoft", (soft, ScheduleSuite), {"__module__": "mine"})
+
+
+def test_a_suite_skipped_with_its_guard_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    ids = [f"test_mine.py::TestSoft::{name}" for name in (STANDARD, "test_warms_up")]
+    reporter: Any = SimpleNamespace(stats={"skipped": [SimpleNamespace(nodeid=i) for i in ids]}, write_line=print)
+    pytest_terminal_summary(reporter)
+    said = "test_mine.py::TestSoft was skipped with its guard: nothing is proven of its component\n"
+    assert capsys.readouterr().out == said
 
 
 def test_a_component_of_a_file(tmp_path: Path) -> None:

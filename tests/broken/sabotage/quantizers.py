@@ -70,6 +70,14 @@ class NotLinear(Base):
     def layer(self, base: nn.Linear) -> nn.Module:
         return Lookalike(base)
 
+    @torch.no_grad()
+    def convert(self, model: CausalLM) -> None:
+        for name, layer in list(model.named_modules()):
+            if isinstance(layer, Lookalike):
+                plain = nn.Linear(*reversed(layer.weight.shape), bias=False, device="meta")
+                plain.weight = nn.Parameter(layer.weight.bfloat16().to(layer.weight.dtype))
+                model.set_submodule(name, plain)
+
 
 class LouderLinear(Packed):
     def dense(self) -> Tensor:
@@ -136,3 +144,23 @@ class StoresElse(Base):
     def layer(self, base: nn.Linear) -> nn.Module:
         layer: nn.Module = StoringElse.of(base)
         return layer
+
+
+class RoundingLinear(nn.Linear):
+    """Computes with rounded weights, and keeps them as they are."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__(base.in_features, base.out_features, bias=False, device="meta")
+        self.weight = base.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        scales = self.weight.abs().amax(1, keepdim=True) / 127
+        rounded = (self.weight / scales).round() * scales
+        return linear(x, self.weight + (rounded - self.weight).detach())
+
+
+class NeverConverts(Base):
+    """The rounding of training is simulated for ever, and no checkpoint has it."""
+
+    def layer(self, base: nn.Linear) -> nn.Module:
+        return RoundingLinear(base)

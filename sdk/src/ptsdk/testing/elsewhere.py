@@ -92,7 +92,9 @@ def serve() -> None:
         for line in sys.stdin:
             try:
                 answer: dict[str, Any] = {"examples": _read(**json.loads(line))}
-            except Exception as error:  # whatever a third party's code raises is an answer
+            except BaseException as error:  # a third party's code may raise what is no Exception
+                if isinstance(error, KeyboardInterrupt):
+                    raise
                 answer = {"error": explain(error)}
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
@@ -107,5 +109,5 @@ def _read(
     base, folder = map(Path, folders)
     os.chdir(folder)
     encoder: Tokenizer = pickle.loads(base64.b64decode(tokenizer))
-    data = Resolver(from_environment(), base)("dataset", dataset)
+    data: Any = Resolver(from_environment(), base)("dataset", dataset)
     return [repr(data.encode(row, encoder)) for row in data.rows(folder)]

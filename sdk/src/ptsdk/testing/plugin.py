@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from ptsdk.registry import Registry
     from ptsdk.train.result import RunResult
 
+GUARD = "test_standard_tests_are_whole"
+"""The test in every suite that looks at the others."""
+
 pytest.register_assert_rewrite("ptsdk.testing.suite", "ptsdk.testing.suites")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the suites that were skipped with their guard: they say nothing of their components."""
+    for report in terminalreporter.stats.get("skipped", ()):
+        if report.nodeid.endswith(f"::{GUARD}"):
+            suite = report.nodeid.removesuffix(f"::{GUARD}")
+            terminalreporter.write_line(f"{suite} was skipped with its guard: nothing is proven of its component")
 
 
 class TinyJob(Protocol):

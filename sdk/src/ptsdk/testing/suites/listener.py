@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +16,7 @@ from ptsdk.contracts.run import Run
 from ptsdk.errors import RunError
 from ptsdk.testing.jobs import assembled, job_values
 from ptsdk.testing.suite import ComponentSuite
+from ptsdk.testing.writes import written_files
 from ptsdk.train.launch import lock_of, write_inputs
 
 METRICS = {
@@ -87,15 +90,14 @@ class ListenerSuite(ComponentSuite):
     def test_writes_in_the_run_alone(self) -> None:
         """Files are in the output directory, where an option says, or in what ``writes_beside`` declares."""
         listener, run = self.staged()
-        before = files_in(self.folder)
-        self.begin(listener, run)
-        self.step(listener, run, 1)
-        listener.run_end(run, None)
-        said = {*self.cls.writes_beside, json.dumps(self.written(), default=str)}
-        inside = run.output_dir.absolute()
-        beside = [path for path in files_in(self.folder) - before if not path.is_relative_to(inside)]
-        stray = [str(path.relative_to(self.folder)) for path in beside if not self._named(path, said)]
-        assert not stray, f"it wrote {', '.join(sorted(stray)[:5])} beside the output directory"
+        with written_files(self.folder) as found:
+            self.begin(listener, run)
+            self.step(listener, run, 1)
+            listener.run_end(run, None)
+            said = [*self.cls.writes_beside, *texts({k: v for k, v in self.written().items() if k != "use"})]
+            allowed = [run.output_dir.absolute(), *(Path(text).absolute() for text in said)]
+        stray = sorted(str(path) for path in found if not any(path.is_relative_to(place) for place in allowed))
+        assert not stray, f"it wrote {', '.join(stray[:5])} beside the output directory"
 
     def test_state_comes_back(self) -> None:
         """What it keeps in checkpoints is JSON, and a resumed run has it again."""
@@ -114,10 +116,6 @@ class ListenerSuite(ComponentSuite):
         assert again.state(resumed) == state, f"after a resume the state is {again.state(resumed)}, it was {state}"
         self.step(again, resumed, 3)
         again.run_end(resumed, None)
-
-    def _named(self, path: Path, said: set[str]) -> bool:
-        """Whether an option, or ``writes_beside``, names the file or a folder it is in."""
-        return any(part in text for part in path.relative_to(self.folder).parts for text in said)
 
 
 class LoggerSuite(ListenerSuite):
@@ -143,6 +141,11 @@ class CallbackSuite(ListenerSuite):
         listener.run_end(run, None)
 
 
-def files_in(folder: Path) -> set[Path]:
-    """Every file below a folder."""
-    return {path.absolute() for path in folder.rglob("*") if path.is_file()}
+def texts(value: Any) -> Iterator[str]:
+    """Every text in an option's value that may name a place; of a URL what follows its scheme."""
+    if isinstance(value, str) and value:
+        yield re.sub(r"^[a-z+]{2,}:(//)?/?", "", value) if ":" in value else value
+    elif isinstance(value, Mapping):
+        yield from (text for part in value.values() for text in texts(part))
+    elif isinstance(value, list | tuple):
+        yield from (text for part in value for text in texts(part))

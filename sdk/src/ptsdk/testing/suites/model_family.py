@@ -119,7 +119,7 @@ class ModelFamilySuite(ComponentSuite):
         assert close(states(model, documents), alone), "a document depends on its neighbours in a batch"
 
     def test_the_cache_is_the_full_pass(self) -> None:
-        """Token by token with a KV cache, texts of two lengths side by side, the states are those of reading each whole."""
+        """Token by token with a KV cache, two texts side by side, the states are those of reading each whole."""
         model, (first, _, second, _) = self.built(), self.documents()
         texts, read = (first, second), [3, 7]
         cache = KVCache(len(texts), len(second))

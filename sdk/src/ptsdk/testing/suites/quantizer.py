@@ -109,6 +109,23 @@ class QuantizerSuite(ComponentSuite):
         error = float((states(model, DOCUMENTS) - before).norm() / before.norm())
         assert error < 1e-3, f"after convert() the states are off by {error:.2g} of their size"
 
+    def test_convert_ends_the_simulation(self) -> None:
+        """No layer is left that simulates; where plain weights are, the plain model computes the same with them."""
+        model, plain = self.prepared(), self.plain()
+        if self.packing(model):
+            pytest.skip("it packs: what trains is what is served")
+        native = {type(module) for module in plain.modules()}
+        inserted = {type(module) for module in model.modules()} - native
+        self.make().convert(model)
+        left = [name for name, module in model.named_modules() if type(module) in inserted]
+        assert not left, f"after convert() {', '.join(left[:5])} are still what prepare() made of them"
+        before = states(model, DOCUMENTS)
+        if all(type(p) is nn.Parameter and type(p.data) is Tensor for p in model.parameters()):
+            save_tensors({name: t.contiguous() for name, t in stored_tensors(model).items()}, self.folder / FILE)
+            fill(plain, TensorFiles.of(self.folder / FILE), CPU, torch.float32)
+            error = float((states(plain, DOCUMENTS) - before).norm() / before.norm())
+            assert error < 1e-4, f"the plain model with the converted weights is off by {error:.2g} of the states"
+
     def test_what_is_stored_is_what_computes(self) -> None:
         """The weights that a checkpoint gets: of packed ones the values they stand for, of others what was loaded."""
         model, plain = self.prepared(), self.plain()

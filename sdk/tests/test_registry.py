@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ptsdk.contracts.loss import TokenLoss
 from ptsdk.contracts.reward import Reward
 from ptsdk.errors import UserError
 from ptsdk.plugins import DiscoveryOptions, Entry, Plugins, Record, scan
@@ -170,6 +171,12 @@ def test_a_target_must_be_a_whole_class_of_the_contract(module: ModuleType) -> N
     assert "is a reward, not a loss" in wrong
     for text in (half, wrong):
         assert "ptsdk-r 1.0 (target ptsdk_t_rewards:" in text
+
+
+def test_a_missing_call_is_told_as_its_objective_has_it(module: ModuleType) -> None:
+    vars(module)["HalfLoss"] = type("HalfLoss", (TokenLoss,), {"__module__": __name__})
+    told = refusal(registry().load, Entry("loss", Spec("h", "ptsdk_t_rewards:HalfLoss"), "ptsdk-r", "1.0"))
+    assert "write __call__(self, hidden_states: Tensor, head: Head, labels: Tensor) -> LossOutput" in told
 
 
 def test_a_target_that_does_not_import_names_dist_and_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

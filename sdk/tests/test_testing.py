@@ -188,7 +188,18 @@ def test_conform_says_what_fails(dist: str, tmp_path: Path, capsys: pytest.Captu
     assert main(["conform", dist]) == 1
     out = capsys.readouterr().out
     assert "BAD  schedule zigzag" in out and "test_factors_are_fractions: " in out and "has the factor 2" in out
+    assert "AssertionError" not in out and "assert " not in out, "the suite's sentence, without pytest's values"
     assert "ptsdk-zigzag does not conform" in out
+
+
+def test_a_loss_that_returns_a_tensor_is_told_once(tmp_path: Path) -> None:
+    call = "def __call__(self, hidden_states, head, labels):\n        return head.logits(hidden_states).sum()\n"
+    (tmp_path / "mean.py").write_text(f"from ptsdk.contracts.loss import TokenLoss\nclass Mean(TokenLoss):\n    {call}")
+    component = f"component = {str(tmp_path / 'mean.py') + ':Mean'!r}"
+    (outcome,) = run_file(f"from ptsdk.testing import LossSuite\nclass TestMean(LossSuite):\n    {component}\n")
+    assert {message.partition("\n")[0] for message in outcome.failed.values()} == {
+        "it returned a Tensor, not a LossOutput(sum, weight)"
+    }
 
 
 def test_conform_of_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

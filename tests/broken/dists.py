@@ -118,6 +118,21 @@ BROKEN = (
         losses('return [Spec("a", "os:path", requires="numpy")]'),
         ("requires of 'a' is 'numpy'", "tuple of strings"),
     ),
+    Dist(
+        "ptsdk-x-kind",
+        losses('return [Spec("a", "os:path", requires=("adaptor:lora",))]'),
+        ("requires of 'a' has 'adaptor:lora'", "did you mean adapter:lora?"),
+    ),
+    Dist(
+        "ptsdk-x-demand",
+        losses('return [Spec("a", "os:path", requires=("numpy >= ",))]'),
+        ("requires of 'a' has 'numpy >= '", "write kind:name or a PEP 508 requirement"),
+    ),
+    Dist(
+        "ptsdk-x-conflict",
+        losses('return [Spec("a", "os:path", conflicts=("lora",))]'),
+        ("conflicts of 'a' has 'lora'", "write kind:name or kind:+capability"),
+    ),
     Dist("ptsdk-x-target", losses('return [Spec("a", "ptsdk_x_target.gone:A")]'), ("gone:A", "not exist")),
     Dist("ptsdk-x-heavy", f"import torch\n{HEAD}", ("imports torch", "ptsdk.specs and the standard library")),
     Dist(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import sys
 import warnings
 from difflib import get_close_matches
@@ -60,9 +61,16 @@ def check_class(found: object, kind: str, what: str) -> type[Any]:
         raise UserError(Problem(f"the {what} {is_a}", f"subclass {KINDS[kind].contract.replace(':', '.')}"))
     missing = sorted(getattr(found, "__abstractmethods__", ()))
     if missing:
-        signatures = [f"{name}{inspect.signature(getattr(contract, name, getattr(found, name)))}" for name in missing]
+        signatures = [f"{name}{_signature(found, name)}" for name in missing]
         raise UserError(Problem(f"the {what} does not define {', '.join(missing)}", f"write {'; '.join(signatures)}"))
     return found
+
+
+def _signature(cls: type[Any], name: str) -> str:
+    """That of a method as the nearest base declares it; ``getattr`` would find a class's own ``__call__``."""
+    declared = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
+    function: Any = declared.fget if isinstance(declared, property) else getattr(declared, "__func__", declared)
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(function)))
 
 
 def import_file(reference: str, base: Path) -> tuple[object, str, str]:

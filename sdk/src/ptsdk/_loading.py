@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from ptsdk._guard import Fault, guarded
+from ptsdk._requirements import parsed
+from ptsdk.errors import UserError
 from ptsdk.hookspecs import Contributions
 from ptsdk.specs import API, KINDS, Kind, Spec
 
@@ -213,7 +215,29 @@ def _of_kind(spec: Spec, kind: Kind) -> Spec:
         raise Fault(f"{kind.hook}() returned the {nearest.__name__} {spec.name!r}; it returns {kind.spec.__name__}s")
     if not isinstance(spec, kind.spec):
         spec = kind.spec(**{field.name: getattr(spec, field.name) for field in fields(Spec)})
-    return replace(spec, **_collections(spec))
+    spec = replace(spec, **_collections(spec))
+    _check_demands(spec)
+    return spec
+
+
+def _check_demands(spec: Spec) -> None:
+    """What ``requires`` and ``conflicts`` say can be read: a component, or for ``requires`` a package."""
+    for demand in spec.requires:
+        if not is_component(demand):
+            try:
+                parsed(demand)
+            except UserError as error:
+                raise _unreadable("requires", spec, demand, "kind:name or a PEP 508 requirement") from error
+    for demand in spec.conflicts:
+        if not is_component(demand):
+            raise _unreadable("conflicts", spec, demand, "kind:name or kind:+capability")
+
+
+def _unreadable(field: str, spec: Spec, demand: str, forms: str) -> Fault:
+    kind, colon, rest = demand.partition(":")
+    close = get_close_matches(kind, KINDS, n=1) if colon else []
+    advice = f"did you mean {close[0]}:{rest}?" if close else f"write {forms}"
+    return Fault(f"{field} of {spec.name!r} has {demand!r}, which cannot be read; {advice}")
 
 
 def _collections(spec: Spec) -> dict[str, Any]:

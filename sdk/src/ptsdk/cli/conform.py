@@ -46,9 +46,10 @@ def _print(report: Report) -> None:
         counts += f", {len(outcome.failed)} failed" if outcome.failed else ""
         counts += f", {len(outcome.skipped)} skipped" if outcome.skipped else ""
         click.echo(f"{mark} {outcome.kind} {outcome.component}: {counts}")
-        for test, message in outcome.failed.items():
+        for message in dict.fromkeys(outcome.failed.values()):
+            tests = ", ".join(test for test, told in outcome.failed.items() if told == message)
             lines = message.splitlines() or [""]
-            click.echo("\n".join([f"       {test}: {lines[0]}", *(f"           {line}" for line in lines[1:])]))
+            click.echo("\n".join([f"       {tests}: {lines[0]}", *(f"           {line}" for line in lines[1:])]))
         for reason in dict.fromkeys(outcome.skipped.values()):
             click.echo(f"       {reason}")
     passed = sum(len(outcome.passed) for outcome in report.outcomes)

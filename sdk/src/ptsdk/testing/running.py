@@ -134,11 +134,13 @@ def _class_of(nodeid: str) -> str:
 
 
 def _why(report: pytest.TestReport) -> str:
-    """The message of what was raised, with the place in the component or the suite."""
+    """The message of what was raised, with the place in the component or the suite. A suite's own sentence
+    is told without the values that pytest adds to it."""
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is None:
         return report.longreprtext
-    return f"{crash.message}\n({Path(crash.path).name}:{crash.lineno})"
+    message = crash.message.partition("\nassert ")[0].removeprefix("AssertionError: ")
+    return f"{message}\n({Path(crash.path).name}:{crash.lineno})"
 
 
 @contextlib.contextmanager

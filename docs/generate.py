@@ -145,6 +145,7 @@ tests of its own: exit code 0 when it conforms, 1 when a test fails, 2 when ther
 * **Deviations.** A standard test may be left out or replaced only with a reason:
   `deviations = {"test_text_comes_back": "lower-cases by design"}`. One that is changed silently, a reason that is
   empty and a name that is no standard test fail `test_standard_tests_are_whole`. `ptsdk conform` knows no deviations.
+  That test itself cannot be replaced, and pytest's summary names a suite that was skipped with it.
 * **What is seen.** Core, the component's dist, the plugins that dist requires, and `needs = ("ptsdk-dpo",)`;
   nothing else that happens to be installed.
 * **Fixtures** for tests of your own, from the pytest plugin: `plugins("ptsdk-lora")` lets dists in by name and

@@ -4,8 +4,8 @@
 
 ``components.md``: every component of the workspace and its options. ``hooks.md``: every hook, and the two
 files its author writes. ``conformance.md``: every suite of ``ptsdk.testing`` and what each of its tests
-proves. ``job.schema.json``: the job file, for editors. ``reliability.md``: the last recorded run of
-``tests/faults/kills.py``. In pages written by hand, the blocks that are slices of files (``slices.py``).
+proves. ``job.schema.json``: the job file, for editors. ``matrix.md`` and ``reliability.md``: what was
+recorded of long runs (``recorded.py``). In pages written by hand, the blocks that are slices of files (``slices.py``).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from recorded import matrix, reliability
 from slices import filled
 
 from ptsdk import testing
@@ -32,17 +33,6 @@ from ptsdk_templates.rendering import template
 
 HERE = Path(__file__).parent
 NOTE = "<!-- made by docs/generate.py; edit the code instead -->\n\n"
-RELIABILITY = """\
-Runs die by SIGKILL at random moments and are resumed, again and again, until they end. Then every row of
-`metrics.jsonl`, every tensor of the last checkpoint (weights, optimizer), its other state (cursor, random
-generators) and `final/` are compared with a run of the same job that nobody killed. They have to be equal to the
-last bit. What else can go wrong is in [faults.md](faults.md).
-
-A death counts under what the run was doing: starting (also reading a checkpoint), training, saving (a checkpoint
-was half written) or exporting `final/`; and once more under "from a checkpoint" where there was one to go on
-from. Two processes die one shortly after the other, in random order. `mixture` is three data sets with weights;
-`packed` the same three in packs (pairs and prompts are not packed).
-"""
 
 
 def workspace() -> Registry:
@@ -183,27 +173,6 @@ def schema(registry: Registry) -> str:
     return json.dumps(job_schema(registry)[0], indent=1) + "\n"
 
 
-def reliability() -> str:
-    """What became of runs that were killed, as it was recorded."""
-    recorded = json.loads((HERE.parent / "tests" / "faults" / "kills.json").read_text("utf-8"))
-    cells = recorded.pop("cells")
-    counted = list(next(iter(cells.values())))[1:-1]
-    sums = [sum(cell[name] for cell in cells.values()) for name in counted]
-    rows = [[*name.split("-"), *(str(cell[key]) for key in counted), cell["outcome"]] for name, cell in cells.items()]
-    same = sum(cell["outcome"] == "same bits" for cell in cells.values())
-    lines = [
-        f"{NOTE}# Killed and resumed\n",
-        RELIABILITY,
-        f"`{recorded['command']}` on {recorded['date']}: {sum(sums[:-1])} deaths, {same} of {len(cells)} combinations "
-        f"with the same bits (torch {recorded['torch']}, Python {recorded['python']}, {recorded['system']}).\n",
-        "| method | update | processes | data | " + " | ".join(counted) + " | result |",
-        "|---|---|---|---|" + "---|" * (len(counted) + 1),
-        *("| " + " | ".join(row) + " |" for row in rows),
-        "| all | | | | " + " | ".join(map(str, sums)) + " | |",
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def main() -> int:
     """Write the pages; with --check, 1 where one is stale."""
     registry = workspace()
@@ -212,7 +181,8 @@ def main() -> int:
         "conformance.md": conformance(),
         "hooks.md": hooks(),
         "job.schema.json": schema(registry),
-        "reliability.md": reliability(),
+        "matrix.md": NOTE + matrix(),
+        "reliability.md": NOTE + reliability(),
     }
     pages |= {page.name: filled(page.read_text("utf-8")) for page in HERE.glob("*.md") if page.name not in pages}
     stale = [n for n, text in pages.items() if not (HERE / n).exists() or (HERE / n).read_text("utf-8") != text]

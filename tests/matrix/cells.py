@@ -1,27 +1,34 @@
 """The matrix: every family x method x update x strategy, and what is asked of each cell.
 
-    python -m tests.matrix.cells [--only TEXT] [--record]
+    python -m tests.matrix.cells [--only TEXT] [--jobs N] [--record]
 
 runs cells and prints a line each; ``--record`` writes ``tests/matrix/results.json``, from which
-``docs/matrix.md`` is made. ``test_cells.py`` runs a pairwise slice.
+``docs/generate.py`` makes ``docs/matrix.md``. ``test_cells.py`` runs a pairwise slice.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import itertools
 import json
+import os
+import platform
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-HERE = Path(__file__).parent
+from tests.matrix.refused import REFUSED, refusal
+
+RESULTS = Path(__file__).with_name("results.json")
 VOLATILE = {"tokens_per_second", "step_seconds", "peak_memory_bytes"}
 SHAPE = {
     "vocab_size": 264, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "num_attention_heads": 4,
@@ -212,27 +219,48 @@ def same_logits(cell: Cell, folder: Path) -> None:
         torch.testing.assert_close(sdk.logits(ours, ids), theirs.eval()(ids).logits, rtol=1e-4, atol=1e-4)
 
 
+def outcome(cell: Cell) -> dict[str, Any]:
+    """``passed`` or what failed, and the seconds it took."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            check(cell, Path(folder))
+            said = "passed"
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            said = f"failed: {str(error).strip().splitlines()[-1][:200]}"
+    return {"outcome": said, "seconds": round(time.perf_counter() - started, 1)}
+
+
 def main() -> int:
     """Run cells, print and perhaps record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="cells whose name contains this")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
     parser.add_argument("--record", action="store_true", help="write results.json")
     args = parser.parse_args()
-    file = HERE / "results.json"
-    results: dict[str, Any] = json.loads(file.read_text()) if args.record and file.exists() else {}
-    for cell in (cell for cell in ALL if args.only in str(cell)):
-        started = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                check(cell, Path(folder))
-                outcome = "passed"
-            except (AssertionError, subprocess.TimeoutExpired) as error:
-                outcome = f"failed: {str(error).strip().splitlines()[-1][:200]}"
-        results[str(cell)] = {"outcome": outcome, "seconds": round(time.perf_counter() - started, 1)}
-        print(f"{cell}: {outcome} ({results[str(cell)]['seconds']} s)", flush=True)
-        if args.record:
-            file.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    return int(any(entry["outcome"] != "passed" for entry in results.values()))
+    cells = [cell for cell in ALL if args.only in str(cell)]
+    results = {}
+    with ThreadPoolExecutor(args.jobs) as pool:  # the work is in processes
+        for cell, result in zip(cells, pool.map(outcome, cells), strict=True):
+            results[str(cell)] = result
+            print(f"{cell}: {result['outcome']} ({result['seconds']} s)", flush=True)
+    if args.record:
+        record(results)
+    return int(any(result["outcome"] != "passed" for result in results.values()))
+
+
+def record(results: dict[str, Any]) -> None:
+    """Write the file that the page is made from."""
+    versions = {name: version(name) for name in ("ptsdk", "torch", "torchao", "transformers", "peft")}
+    page = {
+        "date": datetime.date.today().isoformat(),
+        "command": "python -m tests.matrix.cells --record --jobs 2",
+        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, no GPU",
+        "versions": versions,
+        "cells": results,
+        "refused": {name: " ".join(refusal(job)) for name, job in REFUSED.items()},
+    }
+    RESULTS.write_text(json.dumps(page, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

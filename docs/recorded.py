@@ -1,0 +1,75 @@
+"""The pages about long runs, made of what those wrote down."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).parents[1] / "tests"
+MATRIX = TESTS / "matrix" / "results.json"
+KILLS = TESTS / "faults" / "kills.json"
+RELIABILITY = """\
+Runs die by SIGKILL at random moments and are resumed, again and again, until they end. Then every row of
+`metrics.jsonl`, every tensor of the last checkpoint (weights, optimizer), its other state (cursor, random
+generators) and `final/` are compared with a run of the same job that nobody killed. They have to be equal to the
+last bit. What else can go wrong is in [faults.md](faults.md).
+
+A death counts under what the run was doing: starting (also reading a checkpoint), training, saving (a checkpoint
+was half written) or exporting `final/`; and once more under "from a checkpoint" where there was one to go on
+from. Two processes die one shortly after the other, in random order. `mixture` is three data sets with weights;
+`packed` the same three in packs (pairs and prompts are not packed).
+"""
+
+
+def matrix() -> str:
+    """Family x method x update x strategy, as recorded."""
+    results = json.loads(MATRIX.read_text("utf-8"))
+    cells = {tuple(name.split("-")): cell for name, cell in results["cells"].items()}
+    families, methods, updates, strategies = (list(dict.fromkeys(axis)) for axis in zip(*cells, strict=True))
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    columns = [f"{update}, {strategy}" for update in updates for strategy in strategies]
+    rows = [
+        [f"{family} {method}", *(_cell(cells[family, method, u, s]) for u in updates for s in strategies)]
+        for family in families
+        for method in methods
+    ]
+    refused = [[f"`{pair}`", message] for pair, message in results["refused"].items()]
+    return (
+        f"# The matrix\n\nEach cell was trained, killed with SIGKILL and resumed to the same bits (metrics and "
+        "exported weights), and its export was loaded in transformers or PEFT to the same logits. fsdp2 is two "
+        f"processes. Recorded on {results['date']} with `{results['command']}`; {versions}; {results['machine']}. "
+        f"A cell shows its seconds.\n\n{_table(['', *columns], rows)}\n"
+        "## Refused\n\nWhat cannot work is refused by `ptsdk check`, before a weight is read.\n\n"
+        f"{_table(['', 'message'], refused)}"
+    )
+
+
+def _cell(cell: dict[str, Any]) -> str:
+    return f"{cell['seconds']:.0f} s" if cell["outcome"] == "passed" else str(cell["outcome"])
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def reliability() -> str:
+    """What became of runs that were killed, as it was recorded."""
+    recorded = json.loads(KILLS.read_text("utf-8"))
+    cells = recorded.pop("cells")
+    counted = list(next(iter(cells.values())))[1:-1]
+    sums = [sum(cell[name] for cell in cells.values()) for name in counted]
+    rows = [[*name.split("-"), *(str(cell[key]) for key in counted), cell["outcome"]] for name, cell in cells.items()]
+    same = sum(cell["outcome"] == "same bits" for cell in cells.values())
+    lines = [
+        "# Killed and resumed\n",
+        RELIABILITY,
+        f"`{recorded['command']}` on {recorded['date']}: {sum(sums[:-1])} deaths, {same} of {len(cells)} combinations "
+        f"with the same bits (torch {recorded['torch']}, Python {recorded['python']}, {recorded['system']}).\n",
+        "| method | update | processes | data | " + " | ".join(counted) + " | result |",
+        "|---|---|---|---|" + "---|" * (len(counted) + 1),
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "| all | | | | " + " | ".join(map(str, sums)) + " | |",
+    ]
+    return "\n".join(lines) + "\n"

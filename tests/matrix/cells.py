@@ -12,13 +12,14 @@ import argparse
 import datetime
 import itertools
 import json
+import multiprocessing
 import os
 import platform
 import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -58,7 +59,8 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "grpo": {
         "method": {
-            "use": "grpo", "group_size": 4, "max_new_tokens": 6, "epochs": 3, "rewards": [{"use": "./parts.py:Variety"}],
+            "use": "grpo", "group_size": 4, "max_new_tokens": 6, "epochs": 3,
+            "rewards": [{"use": "./parts.py:Variety"}],
         },
         "data": {"train": {"use": "prompts", "path": "instruct.jsonl"}},
     },
@@ -241,7 +243,7 @@ def main() -> int:
     args = parser.parse_args()
     cells = [cell for cell in ALL if args.only in str(cell)]
     results = {}
-    with ThreadPoolExecutor(args.jobs) as pool:  # the work is in processes
+    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
         for cell, result in zip(cells, pool.map(outcome, cells), strict=True):
             results[str(cell)] = result
             print(f"{cell}: {result['outcome']} ({result['seconds']} s)", flush=True)

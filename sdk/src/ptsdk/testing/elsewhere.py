@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import pytest
@@ -20,6 +19,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from ptsdk._guard import explain
 from ptsdk.contracts.tokenizer import Tokenizer
+from ptsdk.data.tokenizers import from_folder
 from ptsdk.job.resolve import Resolver
 from ptsdk.testing.seen import from_environment
 
@@ -54,21 +54,29 @@ def read_elsewhere(dataset: Mapping[str, Any], base: Path, folder: Path, tokeniz
     Raises:
         AssertionError: it cannot be read there.
     """
-    request = {
-        "dataset": dict(dataset),
-        "folders": [str(base), str(folder)],
-        "tokenizer": base64.b64encode(pickle.dumps(tokenizer)).decode(),
-        "environment": dict(os.environ),
-        "path": sys.path,
-    }
+    with TemporaryDirectory() as saved:
+        tokenizer.save(Path(saved))
+        answer = _asked(
+            {
+                "dataset": dict(dataset),
+                "folders": [str(base), str(folder)],
+                "tokenizer": saved,
+                "environment": dict(os.environ),
+                "path": sys.path,
+            }
+        )
+    assert "error" not in answer, f"another process cannot read it: {answer['error']}"
+    examples: list[str] = answer["examples"]
+    return examples
+
+
+def _asked(request: Mapping[str, Any]) -> dict[str, Any]:
     process = _other_process()
     assert process.stdin and process.stdout
     process.stdin.write(json.dumps(request) + "\n")
     process.stdin.flush()
     answer: dict[str, Any] = json.loads(process.stdout.readline() or '{"error": "the process ended"}')
-    assert "error" not in answer, f"another process cannot read it: {answer['error']}"
-    examples: list[str] = answer["examples"]
-    return examples
+    return answer
 
 
 @cache
@@ -108,6 +116,7 @@ def _read(
     os.environ.update(environment)
     base, folder = map(Path, folders)
     os.chdir(folder)
-    encoder: Tokenizer = pickle.loads(base64.b64decode(tokenizer))
+    encoder = from_folder(Path(tokenizer))
+    assert encoder is not None
     data: Any = Resolver(from_environment(), base)("dataset", dataset)
     return [repr(data.encode(row, encoder)) for row in data.rows(folder)]

@@ -68,23 +68,53 @@ def differentiable(head: Head) -> Head:
 
 def row_chunks(rows: int, elements: int) -> Iterator[slice]:
     """Slices of ``rows``, as many at a time as keep ``CHUNK_ELEMENTS`` logits alive with ``elements`` a row."""
-    size = max(1, CHUNK_ELEMENTS // elements)
+    size = chunk_rows(elements)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def logits_of(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
-    """[m, D] -> [m, V], capped, in at least float32."""
-    logits = torch.nn.functional.linear(hidden, weight, bias)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+def chunk_rows(elements: int) -> int:
+    """How many rows of so many elements make a chunk."""
+    return max(1, CHUNK_ELEMENTS // elements)
+
+
+def logits_of(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None, out: Tensor | None = None
+) -> Tensor:
+    """[m, D] -> [m, V], capped, in at least float32; in the first m rows of ``out`` where that is given."""
+    if out is None:
+        out = logits_buffer(hidden, weight)
+    logits = out[: len(hidden)]
+    if hidden.dtype == logits.dtype:
+        torch.mm(hidden, weight.T, out=logits)
+    else:
+        logits.copy_(torch.mm(hidden, weight.T))
+    if bias is not None:
+        logits.add_(bias)
     return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
 
 
-def _softmax_minus_target(logits: Tensor, lse: Tensor, labels: Tensor, softcap: float | None) -> Tensor:
-    """Gradient of ``-log softmax(logits)[label]`` by the logits before capping; overwrites ``logits``."""
+def logits_buffer(hidden: Tensor, weight: Tensor) -> Tensor:
+    """Room for the logits of the largest chunk of ``hidden``: fresh memory for each would cost more than
+    what is computed in it."""
+    rows = min(len(hidden), chunk_rows(len(weight)))
+    return hidden.new_empty(rows, len(weight), dtype=torch.promote_types(hidden.dtype, torch.float32))
+
+
+def softmax_(logits: Tensor, labels: Tensor) -> Tensor:
+    """Turn ``logits`` [m, V] into probabilities; the log-probability [m] of each label, which would be lost
+    where its probability is 0 in floating point."""
+    picked, top = logits.gather(1, labels[:, None]).squeeze(1), logits.amax(1)
+    torch.softmax(logits, -1, out=logits)
+    return picked - top + logits.amax(1).log()
+
+
+def _softmax_minus_target(logits: Tensor, labels: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:
+    """The log-probability of each label [m], and the gradient of its negative by the logits before capping,
+    which overwrites ``logits``."""
     slope = None if softcap is None else 1 - (logits / softcap).square_()
-    grad = logits.sub_(lse[:, None]).exp_()
-    grad[torch.arange(len(labels), device=labels.device), labels] -= 1
-    return grad if slope is None else grad.mul_(slope)
+    log_probs = softmax_(logits, labels)
+    logits[torch.arange(len(labels), device=labels.device), labels] -= 1
+    return log_probs, logits if slope is None else logits.mul_(slope)
 
 
 class Gradients:
@@ -126,13 +156,15 @@ class LinearCrossEntropy(torch.autograd.Function):
         """hidden [M, D], labels [M] -> scalar."""
         gradients = Gradients(hidden, weight, bias, ctx.needs_input_grad)
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+        buffer = logits_buffer(hidden, weight)
         for part in row_chunks(len(labels), len(weight)):
-            logits = logits_of(hidden[part], weight, bias, softcap)
-            lse = torch.logsumexp(logits, dim=-1)
-            total += (lse - logits.gather(1, labels[part, None]).squeeze(1)).sum(dtype=torch.float64)
+            logits = logits_of(hidden[part], weight, bias, softcap, buffer)
             if any(ctx.needs_input_grad):
-                grad_logits = _softmax_minus_target(logits, lse, labels[part], softcap)
+                log_probs, grad_logits = _softmax_minus_target(logits, labels[part], softcap)
                 gradients.add(part, grad_logits, hidden[part], weight)
+            else:
+                log_probs = softmax_(logits, labels[part])
+            total -= log_probs.sum(dtype=torch.float64)
         ctx.gradients = gradients
         return total.to(torch.promote_types(hidden.dtype, torch.float32))
 
@@ -166,12 +198,14 @@ class LinearLogProbs(torch.autograd.Function):
         eager = ctx.needs_input_grad[0] and not head_trains
         gradients = Gradients(hidden, weight, bias, (eager, False, False))
         log_probs = hidden.new_empty(len(labels), dtype=torch.promote_types(hidden.dtype, torch.float32))
+        buffer = logits_buffer(hidden, weight)
         for part in row_chunks(len(labels), len(weight)):
-            logits = logits_of(hidden[part], weight, bias, softcap)
-            lse = torch.logsumexp(logits, dim=-1)
-            log_probs[part] = logits.gather(1, labels[part, None]).squeeze(1) - lse
+            logits = logits_of(hidden[part], weight, bias, softcap, buffer)
             if eager:
-                gradients.add(part, _softmax_minus_target(logits, lse, labels[part], softcap), hidden[part], weight)
+                log_probs[part], grad_logits = _softmax_minus_target(logits, labels[part], softcap)
+                gradients.add(part, grad_logits, hidden[part], weight)
+            else:
+                log_probs[part] = softmax_(logits, labels[part])
         ctx.softcap, ctx.eager = softcap, eager
         ctx.save_for_backward(gradients.hidden if eager else hidden, weight, bias, labels)
         return log_probs
@@ -184,9 +218,9 @@ class LinearLogProbs(torch.autograd.Function):
         if ctx.eager:
             return -hidden * grad[:, None].to(hidden.dtype), None, None, None, None
         gradients = Gradients(hidden, weight, bias, ctx.needs_input_grad)
+        buffer = logits_buffer(hidden, weight)
         for part in row_chunks(len(labels), len(weight)):
-            logits = logits_of(hidden[part], weight, bias, ctx.softcap)
-            lse = torch.logsumexp(logits, dim=-1)
-            grad_logits = _softmax_minus_target(logits, lse, labels[part], ctx.softcap)
+            logits = logits_of(hidden[part], weight, bias, ctx.softcap, buffer)
+            _, grad_logits = _softmax_minus_target(logits, labels[part], ctx.softcap)
             gradients.add(part, grad_logits.mul_(-grad[part, None]), hidden[part], weight)
         return gradients.hidden, gradients.weight, gradients.bias, None, None

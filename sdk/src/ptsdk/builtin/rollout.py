@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Local(RolloutEngine):
     """The policy itself generates, in this process."""
 
-    slots: int = Field(16, ge=1, description="completions that grow at a time; their keys and values are kept")
+    slots: int = Field(64, ge=1, description="completions that grow at a time; their keys and values are kept")
 
     def generate(self, model: CausalLM, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[Completion]:
         """See ``RolloutEngine.generate``."""

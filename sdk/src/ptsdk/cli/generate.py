@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--top-p", type=float, help="Draw from the likeliest tokens of this mass together.")
 @click.option("--min-p", type=float, help="Draw from tokens at least this fraction as likely as the likeliest.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides every draw.")
-@click.option("--slots", type=click.IntRange(1), default=16, show_default=True, help="Completions at a time.")
+@click.option("--slots", type=click.IntRange(1), default=64, show_default=True, help="Completions at a time.")
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16"]),

@@ -22,6 +22,7 @@ from ptsdk.nn.attention import Attend
 from ptsdk.nn.batch import IGNORE, Batch
 from ptsdk.nn.causal_lm import CausalLM
 from ptsdk.nn.kv_cache import KVCache
+from ptsdk.nn.linear_loss import logits_of
 
 PREFILL_TOKENS = 8192
 """Prompt tokens that are read in one pass (or one longer prompt): bounds its activations."""
@@ -35,7 +36,7 @@ def generate(
     model: CausalLM,
     prompts: Sequence[Sequence[int]],
     params: SamplingParams,
-    slots: int = 16,
+    slots: int = 64,
     on_token: OnToken | None = None,
 ) -> list[Completion]:
     """One completion of each prompt, in order.
@@ -167,6 +168,7 @@ class _Generation:
         self.rows: list[_Row] = []
         self.done: dict[int, Completion] = {}
         self.on_token = on_token
+        self.buffers: Tensor | None = None
 
     def run(self) -> list[Completion]:
         """Until every prompt has its completion."""
@@ -195,7 +197,7 @@ class _Generation:
         hidden = self._run(tokens, positions, lengths, self.cache.prefill(lengths, slots))
         last = torch.tensor(lengths, device=self.device).cumsum(0) - 1
         copies = torch.tensor([len(group) for group in groups.values()], device=self.device)
-        self._draw(self.rows[first:], self._logits(hidden[last]).repeat_interleave(copies, dim=0))
+        self._draw(self.rows[first:], hidden[last].repeat_interleave(copies, dim=0))
 
     def _next_prompts(self) -> dict[tuple[int, ...], list[int]]:
         """Prompts for the free slots, taken off the queue: indices by distinct prompt."""
@@ -215,7 +217,7 @@ class _Generation:
         positions = [row.position for row in self.rows]
         tokens = [row.tokens[-1] for row in self.rows]
         hidden = self._run(tokens, positions, [1] * len(tokens), self.cache.decode(positions, self.device))
-        self._draw(list(self.rows), self._logits(hidden))
+        self._draw(list(self.rows), hidden)
 
     def _run(self, tokens: list[int], positions: list[int], seq_lens: list[int], attend: Attend) -> Tensor:
         """Hidden states [N, D]."""
@@ -224,14 +226,12 @@ class _Generation:
         hidden: Tensor = self.model(batch, attend)
         return hidden
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """[B, D] -> [B, V], in at least float32."""
-        logits = self.model.head().logits(hidden)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-    def _draw(self, rows: Sequence[_Row], logits: Tensor) -> None:
-        """A token for each of ``rows`` [B] from ``logits`` [B, V]; those that end leave."""
-        tokens, log_probs = sample(logits, self.params, [] if self.params.greedy else self._uniforms(rows))
+    def _draw(self, rows: Sequence[_Row], hidden: Tensor) -> None:
+        """A token for each of ``rows`` [B] from its ``hidden`` state [B, D]; those that end leave."""
+        head = self.model.head()
+        logits, scratch = (buffer[: len(rows)] for buffer in self._buffers(hidden, len(head.weight)))
+        logits_of(hidden, head.weight, head.bias, head.softcap, logits)
+        tokens, log_probs = sample(logits, self.params, [] if self.params.greedy else self._uniforms(rows), scratch)
         for row, token, log_prob in zip(rows, tokens.tolist(), log_probs.tolist(), strict=True):
             row.tokens.append(token)
             row.log_probs.append(log_prob)
@@ -244,6 +244,13 @@ class _Generation:
         for slot in reversed(range(len(self.rows))):
             if self.rows[slot].finish_reason:
                 self._retire(slot)
+
+    def _buffers(self, hidden: Tensor, vocabulary: int) -> Tensor:
+        """Room for logits and probabilities of every slot: [2, S, V]. The same at each step."""
+        if self.buffers is None:
+            dtype = torch.promote_types(hidden.dtype, torch.float32)
+            self.buffers = hidden.new_empty(2, self.slots, vocabulary, dtype=dtype)
+        return self.buffers
 
     def _uniforms(self, rows: Sequence[_Row]) -> list[float]:
         places = self.params.places or range(len(self.prompts))

@@ -76,13 +76,17 @@ class SamplingParams:
         return self.temperature == 0
 
 
-def sample(logits: Tensor, params: SamplingParams, uniforms: list[float]) -> tuple[Tensor, Tensor]:
+def sample(
+    logits: Tensor, params: SamplingParams, uniforms: list[float], scratch: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """One token a row, and its log-probability under the policy itself (temperature 1, no filter).
 
     Args:
         logits: [B, V], float32 or float64.
         params: temperature and filters.
         uniforms: one number in [0, 1) a row, which picks the token; not looked at when greedy.
+        scratch: [B, V], overwritten: a caller of many steps keeps it, since fresh memory costs more than
+            what is computed in it.
 
     Returns:
         int64 [B], and [B] in the dtype of ``logits``.
@@ -90,16 +94,15 @@ def sample(logits: Tensor, params: SamplingParams, uniforms: list[float]) -> tup
     Raises:
         RunError: a logit is nan or infinite.
     """
-    peak, likeliest = logits.max(dim=-1)
-    probs = logits.softmax(dim=-1)
-    normaliser = peak - probs.gather(1, likeliest[:, None]).squeeze(1).log()  # log sum exp
+    probs = torch.softmax(logits, -1, out=torch.empty_like(logits) if scratch is None else scratch)
+    normaliser = logits.amax(-1) - probs.amax(-1).log()  # log sum exp
     if not normaliser.isfinite().all():
         raise RunError("the model's logits are not finite, so nothing can be sampled: its weights diverged or overflow")
     if params.greedy:
-        tokens = likeliest
+        tokens = logits.argmax(-1)
     else:
         if params.temperature != 1:
-            probs = (logits / params.temperature).softmax(dim=-1)
+            torch.softmax(torch.div(logits, params.temperature, out=probs), -1, out=probs)
         probs = keep_likely(probs, params.top_k, params.top_p, params.min_p)
         tokens = pick(probs, torch.tensor(uniforms, dtype=torch.float64, device=logits.device))
     return tokens, logits.gather(1, tokens[:, None]).squeeze(1) - normaliser
@@ -169,11 +172,14 @@ def pick(probs: Tensor, uniforms: Tensor) -> Tensor:
     Returns:
         int64 [B]; never a token of probability 0.
     """
-    padding = -probs.shape[-1] % BLOCK
-    padded = torch.nn.functional.pad(probs, (0, padding)) if padding else probs
-    blocks = padded.view(len(probs), -1, BLOCK)
-    block, rest = _invert(blocks.sum(-1), uniforms)
-    inside, _ = _invert(blocks[torch.arange(len(probs), device=probs.device), block], rest)
+    whole = probs.shape[-1] // BLOCK * BLOCK
+    sums = probs[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1)
+    if whole < probs.shape[-1]:  # padding would copy everything
+        sums = torch.cat((sums, probs[:, whole:].sum(-1, keepdim=True)), dim=1)
+    block, rest = _invert(sums, uniforms)
+    places = block[:, None] * BLOCK + torch.arange(BLOCK, device=probs.device)
+    there = places < probs.shape[-1]
+    inside, _ = _invert(probs.gather(1, places.where(there, 0)).where(there, 0), rest)
     return block * BLOCK + inside
 
 

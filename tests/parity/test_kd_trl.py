@@ -49,7 +49,7 @@ def test_divergences_and_gradients_are_trls(loss: DistillationLoss, beta: float,
     loss = loss.model_copy(update={"temperature": temperature})
     results = []
     for function in (
-        loss.of_logits,
+        lambda s, t: loss(*(torch.log_softmax(logits / temperature, -1) for logits in (s, t))),
         lambda s, t: GKDTrainer.generalized_jsd_loss(s, t, beta=beta, temperature=temperature, reduction="none").sum(
             -1
         ),

@@ -61,9 +61,7 @@ class Problem:
 
     def fused(self, loss: DistillationLoss, ratio: float) -> Distilled:
         head = Head(self.weight, self.bias, self.cap)
-        return linear_distillation(
-            self.hidden, head, self.teacher_hidden, self.teacher, self.labels, loss.of_logits, ratio
-        )
+        return linear_distillation(self.hidden, head, self.teacher_hidden, self.teacher, self.labels, loss, ratio)
 
 
 def plain(problem: Problem, loss: DistillationLoss, ratio: float) -> Distilled:
@@ -151,7 +149,7 @@ def test_gradcheck(loss: DistillationLoss, cap: float | None) -> None:
 
     def total(hidden: Tensor, weight: Tensor) -> Tensor:
         head = Head(weight, None, cap)
-        return linear_distillation(hidden, head, p.teacher_hidden, p.teacher, p.labels, loss.of_logits, 0.4).total
+        return linear_distillation(hidden, head, p.teacher_hidden, p.teacher, p.labels, loss, 0.4).total
 
     assert gradcheck(refreshed(total), (p.hidden, p.weight))
 

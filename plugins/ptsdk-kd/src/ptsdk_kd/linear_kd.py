@@ -10,20 +10,17 @@ its own of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import log_softmax
 
 from ptsdk.nn.batch import IGNORE
 from ptsdk.nn.head import Head
-from ptsdk.nn.linear_loss import Gradients, differentiable, logits_of, row_chunks
-
-Divergence = Callable[[Tensor, Tensor], Tensor]
-"""Logits [m, V] of student and teacher, over the same tokens, to what is minimised at each row: [m]."""
+from ptsdk.nn.linear_loss import Gradients, differentiable, logits_buffer, logits_of, row_chunks
+from ptsdk_kd.losses import DistillationLoss
 
 
 class Distilled(NamedTuple):
@@ -46,7 +43,7 @@ def linear_distillation(
     teacher_states: Tensor,
     teacher_head: Head,
     labels: Tensor,
-    divergence: Divergence,
+    loss: DistillationLoss,
     ratio: float,
 ) -> Distilled:
     """Cross-entropy and divergence of the supervised rows.
@@ -60,13 +57,15 @@ def linear_distillation(
         teacher_states: [N, D'] of the teacher on the same tokens; gets no gradient.
         teacher_head: the teacher's.
         labels: int64 [N], ``IGNORE`` where a row carries no loss.
-        divergence: see ``Divergence``; differentiable by its first argument.
+        loss: the divergence, of the distributions that the logits make at its temperature. It is not
+            multiplied by the temperature squared, as Hinton et al. propose: what is logged is the
+            divergence itself, as in TRL.
         ratio: the share of the divergence, 0 to 1.
     """
     rows, head = (labels != IGNORE).nonzero().squeeze(1), differentiable(head)
     function: Any = LinearDistillation
     student = (hidden_states[rows], head.weight, head.bias, head.softcap)
-    return Distilled(*function.apply(*student, teacher_states[rows], teacher_head, labels[rows], divergence, ratio))
+    return Distilled(*function.apply(*student, teacher_states[rows], teacher_head, labels[rows], loss, ratio))
 
 
 class LinearDistillation(torch.autograd.Function):
@@ -82,7 +81,7 @@ class LinearDistillation(torch.autograd.Function):
         teacher_hidden: Tensor,
         teacher: Head,
         labels: Tensor,
-        divergence: Divergence,
+        loss: DistillationLoss,
         ratio: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """hidden [M, D], teacher_hidden [M, D'], labels [M] -> three scalars."""
@@ -90,11 +89,13 @@ class LinearDistillation(torch.autograd.Function):
         gradients = Gradients(hidden, weight, bias, ctx.needs_input_grad)
         teacher = _shortened(teacher, len(weight))
         sums = torch.zeros(2, dtype=torch.float64, device=hidden.device)
-        for part in row_chunks(len(labels), len(weight) + len(teacher.weight)):
-            logits = logits_of(hidden[part], weight, bias, None).requires_grad_(trains)
-            targets = logits_of(teacher_hidden[part], teacher.weight, teacher.bias, teacher.softcap)
+        elements = len(weight) + len(teacher.weight)
+        buffers = logits_buffer(hidden, weight, elements), logits_buffer(teacher_hidden, teacher.weight, elements)
+        for part in row_chunks(len(labels), elements):
+            logits = logits_of(hidden[part], weight, bias, None, buffers[0]).detach().requires_grad_(trains)
+            targets = logits_of(teacher_hidden[part], teacher.weight, teacher.bias, teacher.softcap, buffers[1])
             with torch.set_grad_enabled(trains):
-                losses = _losses(_capped(logits, softcap), targets, labels[part], divergence)
+                losses = _losses(_capped(logits, softcap), targets, labels[part], loss)
                 total = _mixed(losses, ratio)
             sums += losses.detach()
             if trains:
@@ -130,10 +131,17 @@ def _capped(logits: Tensor, softcap: float | None) -> Tensor:
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
-def _losses(logits: Tensor, targets: Tensor, labels: Tensor, divergence: Divergence) -> Tensor:
-    """[m, V], [m, V'], V' <= V -> the sums of cross-entropies and of divergences: float64 [2]."""
-    per_row = (cross_entropy(logits, labels, reduction="none"), divergence(logits[:, : targets.shape[1]], targets))
-    return torch.stack([losses.sum(dtype=torch.float64) for losses in per_row])
+def _losses(logits: Tensor, targets: Tensor, labels: Tensor, loss: DistillationLoss) -> Tensor:
+    """[m, V] and [m, V'], V' <= V, which is overwritten -> the sums of cross-entropies and of divergences:
+    float64 [2]."""
+    log_probs = log_softmax(logits, -1)
+    cross_entropies = -log_probs.gather(1, labels[:, None]).squeeze(1)
+    if loss.temperature != 1:
+        targets, logits = targets.div_(loss.temperature), logits / loss.temperature
+    if loss.temperature != 1 or logits.shape != targets.shape:
+        log_probs = log_softmax(logits[:, : targets.shape[1]], -1)
+    divergences = loss(log_probs, torch.log_softmax(targets, -1, out=targets))
+    return torch.stack([values.sum(dtype=torch.float64) for values in (cross_entropies, divergences)])
 
 
 def _mixed(losses: Tensor, ratio: float) -> Tensor:

@@ -11,7 +11,6 @@ from abc import abstractmethod
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from ptsdk.contracts.loss import Loss
 
@@ -32,14 +31,6 @@ class DistillationLoss(Loss):
             student: log-probs [m, V] in at least float32, with gradient.
             teacher: the same of the teacher, without.
         """
-
-    def of_logits(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The divergence [m] of the distributions that logits [m, V] make at the temperature.
-
-        It is not multiplied by the temperature squared, as Hinton et al. propose: what is logged is
-        the divergence itself, as in TRL.
-        """
-        return self(log_softmax(student / self.temperature, -1), log_softmax(teacher / self.temperature, -1))
 
 
 class ForwardKL(DistillationLoss):

@@ -58,7 +58,7 @@ class KD(Method):
             teacher_states = teacher(batch)
         states = run.model(batch)
         distilled = linear_distillation(
-            states, run.model.head(), teacher_states, teacher.head(), batch.labels, loss.of_logits, self.ratio
+            states, run.model.head(), teacher_states, teacher.head(), batch.labels, loss, self.ratio
         )
         metrics = {"ce_loss": distilled.cross_entropy, "kd_loss": distilled.divergence}
         return LossOutput(distilled.total, (batch.labels != IGNORE).sum(), metrics)

@@ -93,10 +93,10 @@ def logits_of(
     return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
 
 
-def logits_buffer(hidden: Tensor, weight: Tensor) -> Tensor:
-    """Room for the logits of the largest chunk of ``hidden``: fresh memory for each would cost more than
-    what is computed in it."""
-    rows = min(len(hidden), chunk_rows(len(weight)))
+def logits_buffer(hidden: Tensor, weight: Tensor, elements: int | None = None) -> Tensor:
+    """Room for the logits of the largest chunk of ``hidden``, where ``elements`` a row are alive (V of them
+    by default): fresh memory for each chunk would cost more than what is computed in it."""
+    rows = min(len(hidden), chunk_rows(elements or len(weight)))
     return hidden.new_empty(rows, len(weight), dtype=torch.promote_types(hidden.dtype, torch.float32))
 
 

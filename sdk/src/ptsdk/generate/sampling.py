@@ -173,7 +173,7 @@ def pick(probs: Tensor, uniforms: Tensor) -> Tensor:
         int64 [B]; never a token of probability 0.
     """
     whole = probs.shape[-1] // BLOCK * BLOCK
-    sums = probs[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1)
+    sums = probs[:, :whole].view(len(probs), -1, BLOCK).sum(-1)
     if whole < probs.shape[-1]:  # padding would copy everything
         sums = torch.cat((sums, probs[:, whole:].sum(-1, keepdim=True)), dim=1)
     block, rest = _invert(sums, uniforms)

@@ -22,6 +22,7 @@ _BY_DIST: dict[str, dict[str, tuple[str, ...]]] = {
     "ptsdk-wandb": {"logger": ("wandb",)},
     "ptsdk-mlflow": {"logger": ("mlflow",)},
     "ptsdk-gguf": {"checkpoint-format": ("gguf",)},
+    "ptsdk-lm-eval": {"command": ("eval",)},
     "ptsdk-templates": {"command": ("new-plugin",)},
 }
 

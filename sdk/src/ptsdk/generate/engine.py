@@ -27,8 +27,9 @@ from ptsdk.nn.linear_loss import logits_of
 PREFILL_TOKENS = 8192
 """Prompt tokens that are read in one pass (or one longer prompt): bounds its activations."""
 
-OnToken = Callable[[int, int], None]
-"""Is told each token as it is drawn: (index of the prompt, token)."""
+OnToken = Callable[[int, int], object]
+"""Is told each token as it is drawn: (index of the prompt, token). What it returns ends the completion,
+with the reason ``stop``, where it is true."""
 
 
 @torch.inference_mode()
@@ -235,9 +236,8 @@ class _Generation:
         for row, token, log_prob in zip(rows, tokens.tolist(), log_probs.tolist(), strict=True):
             row.tokens.append(token)
             row.log_probs.append(log_prob)
-            if self.on_token is not None:
-                self.on_token(row.prompt, token)
-            if token in self.params.stop_ids:
+            ends = self.on_token is not None and self.on_token(row.prompt, token)
+            if ends or token in self.params.stop_ids:
                 row.finish_reason = "stop"
             elif len(row.tokens) == row.limit:
                 row.finish_reason = "length"

@@ -18,7 +18,8 @@ last bit. What else can go wrong is in [faults.md](faults.md).
 A death counts under what the run was doing: starting (also reading a checkpoint), training, saving (a checkpoint
 was half written) or exporting `final/`; and once more under "from a checkpoint" where there was one to go on
 from. Two processes die one shortly after the other, in random order. `mixture` is three data sets with weights;
-`packed` the same three in packs (pairs and prompts are not packed).
+`packed` the same three in packs (pairs and prompts are not packed); `streamed` the mixture, packed where it can be,
+read row by row.
 """
 
 

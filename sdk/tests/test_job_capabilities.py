@@ -31,15 +31,19 @@ def loss(objective: Any = "token", methods: tuple[str, ...] = ()) -> Entry:
     return entry("loss", LossSpec("l", "x:L", objective=objective, methods=methods))
 
 
-def faults_of(entries: dict[Keys, Entry], packing: bool = False, validates: bool = True, **train: Any) -> list[Fault]:
+def faults_of(
+    entries: dict[Keys, Entry], packing: bool = False, validates: bool = True, streaming: bool = False, **train: Any
+) -> list[Fault]:
     installed = Registry(Plugins((Record("dist", "1", 1, "loaded", None, tuple(entries.values())),)))
-    return impossible(entries, TrainSection(**train), installed, packing=packing, validates=validates)
+    return impossible(
+        entries, TrainSection(**train), installed, packing=packing, validation=validates, streaming=streaming
+    )
 
 
 def judge(
-    entries: dict[Keys, Entry], packing: bool = False, validates: bool = True, **train: Any
+    entries: dict[Keys, Entry], packing: bool = False, validates: bool = True, streaming: bool = False, **train: Any
 ) -> list[tuple[str, str]]:
-    faults = faults_of(entries, packing, validates, **train)
+    faults = faults_of(entries, packing, validates, streaming, **train)
     return [(".".join(map(str, fault.keys)), fault.message) for fault in faults]
 
 
@@ -109,7 +113,7 @@ def test_what_would_fulfil_a_demand_is_named() -> None:
     adapters = {("a", i): entry("adapter", Spec(n, "x:A", supports=frozenset({"s"}))) for i, n in enumerate("pq")}
     needing = entry("quantizer", Spec("n", "x:Q", requires=("adapter:+s",)))
     installed = Registry(Plugins((Record("dist", "1", 1, "loaded", None, (*adapters.values(), needing)),)))
-    found = impossible({("quantizer",): needing}, None, installed, packing=False, validates=True)
+    found = impossible({("quantizer",): needing}, None, installed, packing=False, validation=True, streaming=False)
     assert [fault.message for fault in found] == ["quantizer n needs an adapter that supports s in the same job"]
     assert found[0].hint == "set `adapter: p` or `adapter: q`"
 
@@ -118,6 +122,11 @@ def test_a_component_does_not_conflict_with_itself() -> None:
     mine = entry("logger", Spec("a", "x:A", conflicts=("logger:a",)))
     assert judge({("loggers", 0): mine}) == []
     assert len(judge({("loggers", 0): mine, ("loggers", 1): mine})) == 2
+
+
+def test_epochs_of_a_stream_are_not_counted_beforehand() -> None:
+    assert [path for path, _ in judge({}, streaming=True)] == ["train.steps"]
+    assert judge({}, streaming=True, steps=3) == []
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -137,6 +146,11 @@ def test_packing_is_for_documents(objective: str) -> None:
         ({"optimizer_in_backward": True}, ["train.optimizer_in_backward"]),
         ({"optimizer_in_backward": True, "batch_size": 16, "clip_grad_norm": None}, ["train.optimizer_in_backward"]),
         ({"optimizer_in_backward": True, "batch_size": 16}, ["train.optimizer_in_backward"] * 2),
+        ({"batch_size": 12, "micro_batch_tokens": 7}, []),
+        (
+            {"optimizer_in_backward": True, "clip_grad_norm": None, "micro_batch_tokens": 10**6},
+            ["train.optimizer_in_backward"],
+        ),
         ({"activation_offloading": True}, ["train.activation_offloading"]),
         ({"activation_offloading": True, "activation_checkpointing": "full"}, []),
         ({"validate_every": 5}, ["train.validate_every"]),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ptsdk.contracts.run import Progress
 from ptsdk.data.mixing import epoch_examples, permutation, quotas
-from ptsdk.data.order import SamplePlan, share, validation_batches
+from ptsdk.data.order import Cut, SamplePlan, filled, runs, share, validation_batches
 from ptsdk.errors import UserError
 
 
@@ -30,7 +30,10 @@ def plan(n: int = 23, **options: Any) -> SamplePlan:
     }
     if "steps" not in options:
         options = {"epochs": 1, **options}
-    return SamplePlan(**{**defaults, **options})
+    chosen = {**defaults, **options}
+    tokens = chosen.pop("micro_batch_tokens", None)
+    size = chosen.pop("micro_batch_size")
+    return SamplePlan(**chosen, cut=Cut(None if tokens else size, tokens))
 
 
 def flat(share: list[list[int]]) -> list[int]:
@@ -175,7 +178,7 @@ def test_micro_batches_have_their_size():
 
 
 def test_validation_reads_every_example_once():
-    batches = [validation_batches(7, 2, rank, 3) for rank in range(3)]
+    batches = [validation_batches([1] * 7, Cut(2), rank, 3) for rank in range(3)]
     assert [flat(share) for share in batches] == [[0, 1], [2, 3], [4, 5, 6]]
     assert [len(share) for share in batches] == [2, 2, 2]
 
@@ -281,3 +284,44 @@ def test_a_set_that_would_never_be_seen_is_refused():
 def test_what_makes_no_plan_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         plan(**options)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 40), max_size=30), st.integers(1, 30), st.integers(1, 4), st.booleans())
+def test_micro_batches_of_so_many_tokens(lengths, tokens, world_size, in_order):
+    items = [(2 * i, 2 * i + 1) for i in range(len(lengths))]
+    shares = Cut(tokens=tokens).shares(items, lengths, world_size, in_order=in_order)
+    assert len({len(share) for share in shares}) == 1
+    for rank, own in enumerate(shares):
+        start, stop = rank * len(items) // world_size, (rank + 1) * len(items) // world_size
+        assert sorted(flat(own)) == list(range(2 * start, 2 * stop))
+        if in_order:
+            assert flat(own) == sorted(flat(own))
+        for micro_batch in own:
+            items_of = micro_batch[::2]
+            assert sum(lengths[i // 2] for i in items_of) <= tokens or len(items_of) == 1
+        live = [bool(micro_batch) for micro_batch in own]
+        assert live == sorted(live, reverse=True)  # fillers come last
+
+
+def test_micro_batches_are_as_few_as_fit():
+    lengths = [1, 9, 2, 8, 3, 7, 12]
+    assert filled(lengths, 10) == [[6], [1, 0], [3, 2], [5, 4]]
+    assert runs(lengths, 10) == [[0, 1], [2, 3], [4, 5], [6]]
+    # every process has as many as the one that needs most
+    assert Cut(tokens=10).shares([(i,) for i in range(4)], [9, 9, 1, 1], 2) == [[[0], [1]], [[2, 3], []]]
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_tokens_cut_what_sizes_cut(packing):
+    by_size, by_tokens = (plan(batch_size=8, packing=packing, **cut) for cut in ({}, {"micro_batch_tokens": 40}))
+    for one, other in zip(by_size.steps(Progress()), by_tokens.steps(Progress()), strict=True):
+        assert sorted(flat(one)) == sorted(flat(other))
+        assert all(by_tokens.lengths[micro_batch].sum() <= 40 for micro_batch in other)
+
+
+def test_the_largest_micro_batches_by_tokens():
+    made = plan(6, lengths=np.array([4, 5, 6, 7, 8, 9]), batch_size=3, micro_batch_tokens=15, shuffle=False)
+    first, later = made.largest_micro_batches(2)
+    assert sorted(first) in ([1, 2], [0, 1, 2], [3, 4]) and made.lengths[first].sum() == 15
+    assert sorted(later) == [3, 4]

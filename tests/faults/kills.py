@@ -76,15 +76,17 @@ class Cell:
         """A checkpoint every second step of twelve; the packs and the mixture go on into a second epoch."""
         formats = FORMATS.get(self.method, TOKENS)
         sets = [{"use": use, "path": f"{use}-{i}.jsonl"} for i, use in enumerate(formats)]
-        if self.data == "mixture":
+        streamed = self.data == "streamed"
+        if streamed or self.data == "mixture":
             sets = [{**one, "weight": weight} for one, weight in zip(sets, (0.5, 0.3, 0.2), strict=True)]
+        packing = self.data == "packed" or (streamed and self.method not in FORMATS)
         return {
             "api": 1,
             "model": {"use": "tiny", "config": SHAPE},
             "tokenizer": "bytes",
             **METHODS[self.method],
             **UPDATES[self.update],
-            "data": {"train": sets, "max_length": 96, "packing": self.data == "packed"},
+            "data": {"train": sets, "max_length": 96, "packing": packing, "streaming": streamed},
             "optimizer": {"use": "adamw", "lr": 1e-3},
             "schedule": {"use": "cosine", "warmup": 0.1},
             "strategy": "single" if self.processes == 1 else "fsdp2",
@@ -96,8 +98,8 @@ class Cell:
 
 ALL = [
     Cell(*values)
-    for values in itertools.product(METHODS, UPDATES, (1, 2), ("packed", "mixture"))
-    if values[3] == "mixture" or values[0] not in FORMATS  # pairs and prompts are not packed
+    for values in itertools.product(METHODS, UPDATES, (1, 2), ("packed", "mixture", "streamed"))
+    if values[3] != "packed" or values[0] not in FORMATS  # pairs and prompts are not packed
 ]
 
 

@@ -9,7 +9,14 @@ import pytest
 
 from tests.faults.kills import ALL, METHODS
 
-FEW = ("sft-lora-1-packed", "dpo-full-1-mixture", "kd-lora-1-mixture", "grpo-full-1-mixture", "sft-full-2-mixture")
+FEW = (
+    "kd-full-1-streamed",
+    "sft-lora-1-packed",
+    "dpo-full-1-mixture",
+    "kd-lora-1-mixture",
+    "grpo-full-1-mixture",
+    "sft-full-2-mixture",
+)
 
 
 def run_module(name: str, *args: str) -> str:

@@ -40,6 +40,7 @@ GRPO: dict[str, Any] = {
 JOBS: dict[str, dict[str, Any]] = {
     "sft": {},
     "sft-whole-step": {"train": {"micro_batch_size": 4}},
+    "sft-tokens": {"train": {"micro_batch_size": None, "micro_batch_tokens": 250}},
     "sft-packed": {"data": {"packing": True}},
     "sft-full-checkpointing": {"train": {"activation_checkpointing": "full"}},
     "sft-selective-checkpointing": {"train": {"activation_checkpointing": "selective"}},
@@ -59,6 +60,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "dpo-lora": {"method": "dpo", **PAIRS, **LORA},
     "kd": {"method": {"use": "kd", "teacher": {"use": "llama", "config": {**CONFIG, "num_hidden_layers": 6}}}},
     "grpo": GRPO,
+    "grpo-tokens": {**GRPO, "train": {"batch_size": 8, "micro_batch_tokens": 200}},
     "grpo-lora-epochs": {**GRPO, **LORA, "method": {**GRPO["method"], "epochs": 2}},
 }
 

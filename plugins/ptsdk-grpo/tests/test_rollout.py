@@ -50,10 +50,10 @@ def test_shares_joined_are_the_whole(world_size: int, micro_batch_size: int) -> 
     whole = rollout()
     shares = []
     for rank in range(world_size):
-        places = share([(i,) for i in range(len(whole))], micro_batch_size, rank, world_size)
+        sizes = [len(part) for part in share([(i,) for i in range(len(whole))], micro_batch_size, rank, world_size)]
         start = rank * len(whole) // world_size
-        own = whole.cut(start, start + sum(map(len, places)))
-        shares.append(Share.cut(own, places, filler((9,), 2)))
+        own = whole.cut(start, start + sum(sizes))
+        shares.append(Share.cut(own, sizes, filler((9,), 2)))
     assert len({len(one.parts) for one in shares}) == 1, "every process takes as many micro-batches"
     assert same(Rollout.join([part for one in shares for part in one.parts[: one.own]]), whole)
     for one in shares:
@@ -67,8 +67,7 @@ def test_a_checkpoint_holds_it() -> None:
 
 
 def test_a_filler_runs_and_carries_no_weight() -> None:
-    places = share([(0,)], 1, 0, 2)
-    idle = Share.cut(rollout().cut(0, 0), places, filler((7, 8), 2))
+    idle = Share.cut(rollout().cut(0, 0), [0], filler((7, 8), 2))
     (batch,) = idle.batches()
     assert not batch.live and batch.tokens.tolist() == [7, 8, 8] and (batch.labels != IGNORE).sum() == 1
 

@@ -121,6 +121,7 @@ ALL: list[Sabotage] = [
         {
             "ReversedOnce": "test_reads_the_same_every_time",
             "Unordered": "test_reads_the_same_every_time",
+            "ReversedByNumber": "test_rows_by_number_are_the_rows",
             "ByRank": "test_does_not_depend_on_the_world",
             "ByProcess": "test_does_not_depend_on_the_world",
             "Remembering": "test_encoding_a_row_is_pure",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +27,13 @@ class ReversedOnce(Text):
         yield from reversed(rows) if again else rows
         if again:
             SEEN.discard(id(self))
+
+
+class ReversedByNumber(Text):
+    """From the end, where rows are asked for by number."""
+
+    def by_number(self, base: Path) -> Sequence[Row]:
+        return super().by_number(base)[::-1]
 
 
 class ByRank(Text):

@@ -43,13 +43,17 @@ class DPO(Method):
         """A copy of the model, where the reference has to be one.
 
         Raises:
-            UserError: a reference is asked for by name, but the loss has no use for it.
+            UserError: a reference is asked for by name, but the loss has no use for it; or it would be computed
+                beforehand of data that is streamed.
         """
         if preference_loss(job).reference_free:
             if self.reference != "auto":
                 message = f"reference is {self.reference}, but the loss does not use one"
                 raise UserError(Problem(message, "leave it out, or choose another loss", path="method.reference"))
             return {}
+        if self.reference == "precompute" and job.data.streaming:
+            message = "log-probs of all pairs are kept in memory, but the data is streamed"
+            raise UserError(Problem(message, "set method.reference=auto or copy", path="method.reference"))
         by_default = self.reference == "auto" and not job.adapter.keeps_base
         return {REFERENCE: job.model} if by_default or self.reference == "copy" else {}
 

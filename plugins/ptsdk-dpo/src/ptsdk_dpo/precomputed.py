@@ -65,7 +65,8 @@ def precompute(run: Run) -> dict[str, Tensor]:
 def log_probs(run: Run, model: CausalLM, data: Sequence[Example]) -> Tensor:
     """[n, 2] of all examples, each computed by one process and known to all."""
     parts = [torch.empty(0)]
-    for indices in validation_batches(len(data), run.job.train.micro_batch_size, run.world.rank, run.world.size):
+    lengths = [example.length for example in data]
+    for indices in validation_batches(lengths, run.job.train.cut, run.world.rank, run.world.size):
         scores = score(model, run.job.method.micro_batch(run, data, indices).to(run.world.device))
         parts += [scores.cpu()] if indices else []  # a filler keeps step with the other processes
     return torch.cat(run.strategy.collect(torch.cat(parts))).reshape(-1, 2)

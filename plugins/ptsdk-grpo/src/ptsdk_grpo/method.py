@@ -20,7 +20,7 @@ from ptsdk.contracts.reward import Reward
 from ptsdk.contracts.rollout import Completion, RolloutEngine
 from ptsdk.contracts.run import serving
 from ptsdk.data.example import Example
-from ptsdk.data.order import share
+from ptsdk.data.order import span
 from ptsdk.errors import Problem, UserError
 from ptsdk.generate.sampling import COLDEST, SamplingParams
 from ptsdk.generate.stopping import stop_ids
@@ -164,9 +164,9 @@ class GRPO(Method):
         """Take this process's share of the completions, whatever the number of processes."""
         if state:
             rollout = Rollout.restored(state["rollout"])
-            places = places_of(run, len(rollout))
-            idle = rollout.cut(0, 1)
-            run.scratch[PENDING] = Share.cut(rollout.cut(*span(places)), places, idle, state["epochs"])
+            own = rollout.cut(*span(len(rollout), run.world.rank, run.world.size))
+            sizes = sizes_of(run, (rollout.prompts + rollout.lengths).tolist())
+            run.scratch[PENDING] = Share.cut(own, sizes, rollout.cut(0, 1), state["epochs"])
 
     def total(self, scores: Tensor) -> Tensor:
         """The reward [n] of each completion: its scores [n, R] times their weights, summed."""
@@ -178,8 +178,7 @@ class GRPO(Method):
         indices = [i for item in run.train_plan.take(run.progress) for i in item for _ in range(self.group_size)]
         if not indices:
             return None
-        places = places_of(run, len(indices))
-        start, stop = span(places)
+        start, stop = span(len(indices), run.world.rank, run.world.size)
         own, scores = self._write(run, run.train_data, indices[start:stop], range(start, stop), seed)
         groups = self.total(scores).view(-1, self.group_size)
         own = replace(
@@ -187,22 +186,23 @@ class GRPO(Method):
             advantages=policy_loss(run.job).advantages(groups).flatten()[start:stop],
             spreads=spread(groups).repeat_interleave(self.group_size)[start:stop],
         )
-        mine = Share.cut(own, places, self._idle(run))
+        everyones = run.strategy.collect((own.prompts + own.lengths).tolist())
+        mine = Share.cut(own, sizes_of(run, [length for lengths in everyones for length in lengths]), self._idle(run))
         return replace(mine, parts=tuple(self._known(run, part) for part in mine.parts))
 
     def rehearse(self, run: Run) -> list[Batch]:
         """A step's first micro-batches, of the longest prompts and completions of ``max_new_tokens``, after a
         rollout of them; nothing is judged."""
-        places = places_of(run, run.job.train.batch_size)
-        start, stop = span(places)
         longest = run.train_plan.lengths.argsort()[::-1]
-        examples = [run.train_data[int(longest[i // self.group_size % len(longest)])] for i in range(start, stop)]
-        prompts = [example.documents[0].tokens for example in examples]
+        rows = [int(longest[i // self.group_size % len(longest)]) for i in range(run.job.train.batch_size)]
+        own = rows[slice(*span(len(rows), run.world.rank, run.world.size))]
+        prompts = [run.train_data[row].documents[0].tokens for row in own]
         with run.strategy.unsharded(run.model):
             self.rollout.rehearse(run.model, prompts, SamplingParams(self.max_new_tokens, self.temperature))
         made_up = Completion((0,) * self.max_new_tokens, (0.0,) * self.max_new_tokens, "length")
         scores = torch.zeros(len(prompts), len(self.rewards), dtype=torch.float64)
-        mine = Share.cut(written(prompts, [made_up] * len(prompts), scores), places, self._idle(run))
+        sizes = sizes_of(run, [int(run.train_plan.lengths[row]) + self.max_new_tokens for row in rows])
+        mine = Share.cut(written(prompts, [made_up] * len(prompts), scores), sizes, self._idle(run))
         return [self._known(run, part).batch() for part in mine.parts[:2]]
 
     def _write(
@@ -249,16 +249,12 @@ def policy_loss(job: Job) -> PolicyLoss:
     return job.loss
 
 
-def places_of(run: Run, completions: int) -> list[list[int]]:
-    """Which of a step's completions this process has, by micro-batch: a contiguous range of them."""
-    items = [(place,) for place in range(completions)]
-    return share(items, run.job.train.micro_batch_size, run.world.rank, run.world.size)
-
-
-def span(places: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """The range that ``places`` cut to pieces."""
-    first = places[0][0] if places[0] else 0
-    return first, first + sum(map(len, places))
+def sizes_of(run: Run, lengths: Sequence[int]) -> list[int]:
+    """How many of this process's completions each of its micro-batches has, they in their order: of a step whose
+    completions have, over all processes, so many tokens with their prompts."""
+    items = [(place,) for place in range(len(lengths))]
+    shares = run.job.train.cut.shares(items, lengths, run.world.size, in_order=True)
+    return [len(micro_batch) for micro_batch in shares[run.world.rank]]
 
 
 def seed_of(*parts: object) -> int:

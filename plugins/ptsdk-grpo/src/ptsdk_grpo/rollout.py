@@ -126,12 +126,11 @@ class Share:
     epochs: int = 0
 
     @classmethod
-    def cut(cls, rollout: Rollout, places: Sequence[Sequence[int]], idle: Rollout, epochs: int = 0) -> Share:
-        """The completions of one process in micro-batches as long as those of ``places``; ``idle`` where
-        it has none."""
-        ends = _ends(torch.tensor([len(part) for part in places]))
+    def cut(cls, rollout: Rollout, sizes: Sequence[int], idle: Rollout, epochs: int = 0) -> Share:
+        """The completions of one process in micro-batches of so many; ``idle`` where it has none."""
+        ends = _ends(torch.tensor(sizes))
         parts = [rollout.cut(a, b) if a < b else idle for a, b in pairwise(ends)]
-        return cls(tuple(parts), sum(map(bool, places)), epochs)
+        return cls(tuple(parts), sum(map(bool, sizes)), epochs)
 
     def batches(self) -> list[Batch]:
         """As a model reads them."""

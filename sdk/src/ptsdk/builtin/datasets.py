@@ -16,6 +16,7 @@ from ptsdk.data import hub_files
 from ptsdk.data import messages as shapes
 from ptsdk.data import rows as files
 from ptsdk.data.example import BadRow, Document, Example, Row
+from ptsdk.data.lines import JsonLines
 from ptsdk.data.masking import TrainOn, mask_messages
 from ptsdk.data.templates import render
 from ptsdk.data.turns import shared
@@ -37,6 +38,13 @@ class FileDataset(Dataset):
         """The rows, columns renamed; see the contract."""
         for row in islice(files.read(self.path, base, self.split), self.limit):
             yield files.rename(row, self.columns)
+
+    def by_number(self, base: Path) -> Sequence[Row]:
+        """The rows of JSONL files on this machine; see the contract. A subclass with ``rows`` of its own says itself
+        how they are read by number."""
+        if type(self).rows is not FileDataset.rows:
+            return super().by_number(base)
+        return JsonLines(files.locate_lines(self.path, base), self.limit, self.columns)
 
     def files(self, base: Path) -> list[files.DataFile]:
         """The local or remote files that will be read, without reading them; what the hub has is not

@@ -128,9 +128,10 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(aside)
 
 
-def remove_partials(parent: Path) -> None:
-    """Take away what killed processes left in ``parent``. The caller holds the run's lock."""
-    for left in parent.glob(f".*{PARTIAL}"):
+def remove_partials(parent: Path, name: str = "") -> None:
+    """Take away what killed processes left in ``parent``, or there of what was to be called ``name``. The caller
+    holds the lock that they held."""
+    for left in parent.glob(f".{name}*{PARTIAL}"):
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left)
         else:

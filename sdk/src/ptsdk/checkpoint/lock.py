@@ -42,6 +42,7 @@ FREE = re.compile(
 )
 REGROUPED = re.compile(
     r"environment\.|sources\.|data\.validation|job\.(strategy|data\.validation|train\.(validate_every|validate_at_start|micro_batch_size|"
+    r"micro_batch_tokens|"
     r"compile|activation_checkpointing|activation_offloading|optimizer_in_backward))(\.|$)"
 )
 LENGTH = re.compile(r"(total_steps|job\.train\.(steps|epochs))$")

@@ -64,7 +64,7 @@ def read(job: Job, split: str, registry: Registry) -> tuple[Tokenizer, EncodedDa
         UserError: the job has no such split, or its data cannot be used.
     """
     from ptsdk.checkpoint.sources import open_checkpoint
-    from ptsdk.data.pipeline import encode
+    from ptsdk.train.reading import read_data
 
     datasets = job.data.train if split == "train" else job.data.validation
     if not datasets:
@@ -72,16 +72,7 @@ def read(job: Job, split: str, registry: Registry) -> tuple[Tokenizer, EncodedDa
     path = job.model.path
     checkpoint = open_checkpoint(path, job.base, registry, weights=False) if path else None
     tokenizer = job.tokenizer.load(checkpoint, job.base)
-    rules = job.data
-    return tokenizer, encode(
-        datasets,
-        tokenizer,
-        job.base,
-        max_length=rules.max_length,
-        on_long_row=rules.on_long_row,
-        on_bad_row=rules.on_bad_row,
-        objective=job.objective,
-    )
+    return tokenizer, read_data(job, datasets, tokenizer)
 
 
 def with_packing(encoded: EncodedData, job: Job) -> DataReport:

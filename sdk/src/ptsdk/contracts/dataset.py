@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ptsdk.contracts.component import Component
 from ptsdk.data.example import Example, Row
+from ptsdk.errors import UserError
 
 if TYPE_CHECKING:
     from ptsdk.contracts.tokenizer import Tokenizer
@@ -45,6 +46,15 @@ class Dataset(Component):
         Raises:
             BadRow: the row is malformed; the caller adds its place.
         """
+
+    def by_number(self, base: Path) -> Sequence[Row]:
+        """The same rows, each read when it is asked for: what ``data.streaming`` needs.
+
+        Raises:
+            UserError: they can only be read in order, as any can that this does not say otherwise of.
+        """
+        hint = "leave data.streaming out, or write the rows to a JSONL file"
+        raise UserError(f"{type(self).__name__} reads its rows in order alone, so they cannot be streamed", hint=hint)
 
     def fingerprint(self, base: Path) -> str:
         """A hash of the data, kept in the lock: resuming on other data is refused."""

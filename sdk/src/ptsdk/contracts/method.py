@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ptsdk.contracts.component import Component
 from ptsdk.contracts.loss import Loss, LossOutput
 from ptsdk.contracts.model import ModelFamily
+from ptsdk.data.ahead import ahead
 from ptsdk.data.example import Example
 from ptsdk.nn.batch import Batch
 
 if TYPE_CHECKING:
-    from ptsdk.contracts.run import Run
+    from ptsdk.contracts.run import Progress, Run
     from ptsdk.job.job import Job
 
 
@@ -56,14 +57,23 @@ class Method(Component):
 
     @abstractmethod
     def collate(self, run: Run, examples: Sequence[Example]) -> Batch:
-        """The micro-batch of some examples."""
+        """The micro-batch of some examples: a pure function of them. The default ``batches`` calls it in a thread,
+        while the step before is taken."""
 
     def batches(self, run: Run) -> Iterator[list[Batch]]:
         """Optimizer steps from ``run.progress.step`` on, each a list of this process's
-        micro-batches. The default reads the training data in its order; a policy method
+        micro-batches. The default reads the training data in its order, a step ahead; a policy method
         generates, scores, and yields each rollout as often as it learns from it."""
-        for share in run.train_plan.steps(run.progress):
-            yield [self.micro_batch(run, run.train_data, indices) for indices in share]
+        for cursor, micro_batches in ahead(self._collated(run, replace(run.progress))):
+            run.progress.epoch, run.progress.offset = cursor
+            yield micro_batches
+
+    def _collated(self, run: Run, cursor: Progress) -> Iterator[tuple[tuple[int, int], list[Batch]]]:
+        """Each step's micro-batches, and where the next step begins."""
+        pinned = run.world.device.type == "cuda"
+        for share in run.train_plan.steps(cursor):
+            batches = [self.micro_batch(run, run.train_data, indices) for indices in share]
+            yield (cursor.epoch, cursor.offset), [batch.pinned() if pinned else batch for batch in batches]
 
     def micro_batch(self, run: Run, data: Sequence[Example], indices: Sequence[int]) -> Batch:
         """The batch of some examples of ``data``; of none, a filler that carries no weight."""

@@ -73,7 +73,7 @@ def document(tokenizer: Tokenizer, text: str, spans: Sequence[Span]) -> Document
 
 def _cover(offsets: Sequence[Span], spans: Sequence[Span]) -> list[bool]:
     # A byte or an added space may have no width; it belongs to the character that follows.
-    wide = [(begin, max(end, begin + 1)) for begin, end in offsets]
+    wide = [(begin, end if end > begin else begin + 1) for begin, end in offsets]
     supervised = [False] * len(wide)
     for start, stop in spans:
         inside = [k for k, (begin, end) in enumerate(wide) if begin < stop and end > start]

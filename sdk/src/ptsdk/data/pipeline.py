@@ -100,11 +100,19 @@ def encode(
             can be used.
     """
     rules = Rules(max_length, on_long_row, on_bad_row, objective)
-    parts = [encode_dataset(dataset, tokenizer, base, rules) for dataset in datasets]
+    return joined(datasets, [encode_dataset(dataset, tokenizer, base, rules) for dataset in datasets])
+
+
+def joined(datasets: Sequence[Dataset], parts: Sequence[Encoded]) -> EncodedData:
+    """The examples of several data sets, each encoded by itself.
+
+    Raises:
+        UserError: as of ``encode``.
+    """
     problems = [problem for part in parts for problem in part.problems]
-    unusable = [] if problems else [p for d, part in zip(datasets, parts, strict=True) if (p := _unusable(d, part))]
-    if problems or unusable:
-        raise UserError(*problems[:PROBLEMS], *_more(problems), *unusable)
+    empty = [] if problems else [unusable(d, p.tally) for d, p in zip(datasets, parts, strict=True) if not len(p.store)]
+    if problems or empty:
+        raise UserError(*problems[:PROBLEMS], *_more(problems), *empty)
     store, total = concat([part.store for part in parts]), Tally()
     for part in parts:
         total.merge(part.tally)
@@ -225,13 +233,11 @@ def _more(problems: Sequence[Problem]) -> list[Problem]:
     return [Problem(f"and more: these are the first {PROBLEMS}")] if len(problems) > PROBLEMS else []
 
 
-def _unusable(dataset: Dataset, part: Encoded) -> Problem | None:
+def unusable(dataset: Dataset, tally: Tally) -> Problem:
     """What to say of a data set that gives no example."""
-    if len(part.store):
-        return None
     name = getattr(dataset, "path", None) or type(dataset).__name__
-    if not part.tally.rows:
+    if not tally.rows:
         return Problem("the data set has no rows", "add rows, or leave it out of the job", name)
-    reasons = "; ".join(f"{c.count} {reason} (first {c.places[0]})" for reason, c in part.tally.dropped.items())
-    hint = "`ptsdk data JOB` shows rows as the model sees them" if UNSUPERVISED in part.tally.dropped else ""
-    return Problem(f"none of the {part.tally.rows} rows of the data set can be used: {reasons}", hint, name)
+    reasons = "; ".join(f"{c.count} {reason} (first {c.places[0]})" for reason, c in tally.dropped.items())
+    hint = "`ptsdk data JOB` shows rows as the model sees them" if UNSUPERVISED in tally.dropped else ""
+    return Problem(f"none of the {tally.rows} rows of the data set can be used: {reasons}", hint, name)

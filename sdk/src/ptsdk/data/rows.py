@@ -20,6 +20,7 @@ from ptsdk.errors import Problem, UserError
 from ptsdk.redaction import CREDENTIALS, hide
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+LINES = (".jsonl", ".ndjson")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -61,6 +62,24 @@ def locate(path: str, base: Path) -> list[DataFile]:
         if file.suffix not in SUFFIXES:
             raise UserError(Problem(f"cannot read {file.suffix or 'a file without suffix'}", _known(), file.name))
     return files
+
+
+def locate_lines(path: str, base: Path) -> list[DataFile]:
+    """The same, where any line can be read by itself: JSONL on this machine, not compressed.
+
+    Raises:
+        UserError: it is something else.
+    """
+    wanted = "streaming reads local JSONL files, so that any row can be read by itself"
+    if is_hub_dataset(path):
+        raise UserError(f"{wanted}; {path} is a data set of the hub", hint=f"name a file of it: {path}/path/to.jsonl")
+    for file in (found := locate(path, base)):
+        if "://" in file.url:
+            raise UserError(Problem(wanted, "copy the file to this machine", file.name))
+        if file.suffix not in LINES or file.name.lower().endswith(COMPRESSED):
+            hint = "convert it once to JSONL, one object a line, or leave data.streaming out"
+            raise UserError(Problem(wanted, hint, file.name))
+    return found
 
 
 def is_hub_dataset(path: str) -> bool:
@@ -160,13 +179,14 @@ def _lines(file: DataFile, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
 def _jsonl(file: DataFile, stream: IO[bytes]) -> Iterator[Row]:
     for number, line in enumerate(stream, start=1):
         if line.strip():
-            yield _line(line, f"{file.name}:{number}", "utf-8-sig" if number == 1 else "utf-8")
+            yield row_of_line(line, file, number)
 
 
-def _line(line: bytes, place: str, encoding: str) -> Row:
-    """The row of one line, which has nothing to do with the others."""
+def row_of_line(line: bytes, file: DataFile, number: int) -> Row:
+    """The row of one line of JSONL, which has nothing to do with the others."""
+    place = f"{file.name}:{number}"
     try:
-        return _row(json.loads(line.decode(encoding)), place)
+        return _row(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")), place)
     except UnicodeDecodeError as error:
         return Row({}, place, f"not UTF-8: {error.reason} at byte {error.start}")
     except json.JSONDecodeError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,11 @@ class FastTokenizer(Tokenizer):
 
     def to_json(self) -> str:
         """The text of tokenizer.json."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:
+        """Made once: while it is made, another thread would get other offsets."""
         self._backend.post_processor = self._post_processor
         text: str = self._backend.to_str()
         self._backend.post_processor = None

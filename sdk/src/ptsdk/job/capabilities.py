@@ -27,7 +27,8 @@ def impossible(
     registry: Registry,
     *,
     packing: bool,
-    validates: bool,
+    validation: bool,
+    streaming: bool,
 ) -> list[Fault]:
     """Everything that two parts of a job disagree about.
 
@@ -36,15 +37,18 @@ def impossible(
         train: None when it is not sound by itself.
         registry: what is installed, for what a component requires beside it.
         packing: whether the data is packed.
-        validates: whether there is validation data.
+        validation: whether there is validation data.
+        streaming: whether rows become examples when they are read.
     """
     faults = [*_objectives(entries), *_demands(entries, registry)]
     if packing:
         faults += _packing(entries)
     if train is not None:
         faults += [*_batches(train), *_memory(train)]
-        if not validates:
+        if not validation:
             faults += _validation(train)
+        if streaming and train.steps is None:
+            faults += [_unknown_length()]
     return faults
 
 
@@ -137,9 +141,14 @@ def _packing(entries: Entries) -> Iterator[Fault]:
         )
 
 
+def _unknown_length() -> Fault:
+    message = "how many sequences streamed data makes is known only when it has been read, so epochs have no length"
+    return Fault(("train", "steps"), message, "set train.steps in place of epochs")
+
+
 def _batches(train: TrainSection) -> Iterator[Fault]:
     batch, micro = train.batch_size, train.micro_batch_size
-    if batch % micro:
+    if micro is not None and batch % micro:
         divisors = ", ".join(str(n) for n in range(1, min(batch, 64) + 1) if batch % n == 0)
         message = f"micro_batch_size {micro} does not divide batch_size {batch}"
         yield Fault(("train", "micro_batch_size"), message, f"choose one of {divisors}")
@@ -148,11 +157,13 @@ def _batches(train: TrainSection) -> Iterator[Fault]:
 def _memory(train: TrainSection) -> Iterator[Fault]:
     place: Keys = ("train", "optimizer_in_backward")
     if train.optimizer_in_backward and train.micro_batch_size != train.batch_size:
+        size = train.micro_batch_size
+        several = f"{train.batch_size // size} micro-batches" if size else "micro-batches of `micro_batch_tokens`"
         yield Fault(
             place,
-            f"the optimizer cannot step in the backward while gradients accumulate over "
-            f"{train.batch_size // train.micro_batch_size} micro-batches",
-            f"set train.micro_batch_size={train.batch_size}, or train.optimizer_in_backward=false",
+            f"the optimizer cannot step in the backward while gradients accumulate over {several}",
+            f"set train.micro_batch_size={train.batch_size}"
+            f"{'' if size else ' in place of it'}, or train.optimizer_in_backward=false",
         )
     if train.optimizer_in_backward and train.clip_grad_norm is not None:
         yield Fault(

@@ -27,7 +27,9 @@ from ptsdk.job.wording import Fault, Faults, faults_of, misplaced_bools
 from ptsdk.plugins import CORE, Entry
 from ptsdk.registry import Registry
 
-TOGETHER = {"batch_size", "micro_batch_size", "clip_grad_norm", "optimizer_in_backward"}
+DATA = ("packing", "streaming", "validation")
+"""Keys of ``data`` that decide what is possible: whether they are on, or there."""
+TOGETHER = {"batch_size", "micro_batch_size", "micro_batch_tokens", "clip_grad_norm", "optimizer_in_backward"}
 """Keys of ``train`` that are judged together: when one is faulty, nothing is said of the others."""
 
 
@@ -86,10 +88,10 @@ class _Loading:
         self.faults += [fault for fault in self._misplaced() if fault.keys not in told]
         entries = _components(job, self.resolver) if job else _named(self.values, self.resolver)
         written = {_written(keys, self.values): entry for keys, entry in entries.items()}
-        packing, validates = (job.data.packing, bool(job.data.validation)) if job else self._data()
+        data = {key: bool(getattr(job.data, key)) for key in DATA} if job else self._data()
         train = job.train if job else self._train()
         self.faults += self._tokenizer()
-        self.faults += impossible(written, train, self.resolver.registry, packing=packing, validates=validates)
+        self.faults += impossible(written, train, self.resolver.registry, **data)
         if job:
             named = {dotted(keys): entry for keys, entry in entries.items()}
             job._origin = Origin("", self.base, named, self.resolver.local_files, self.secrets, self._place)
@@ -116,11 +118,11 @@ class _Loading:
             if isinstance(values, Mapping):
                 yield from (fault.inside((name,)) for fault in misplaced_bools(section, values))
 
-    def _data(self) -> tuple[bool, bool]:
-        """Whether a job that is not sound packs, and whether it has validation data."""
+    def _data(self) -> dict[str, bool]:
+        """``DATA`` of a job that is not sound."""
         data = self.values.get("data")
         given = data if isinstance(data, Mapping) else {}
-        return given.get("packing") is True, bool(given.get("validation"))
+        return {key: given.get(key) is True for key in DATA} | {"validation": bool(given.get("validation"))}
 
     def _tokenizer(self) -> Iterator[Fault]:
         """A model from scratch brings no tokenizer; told whatever else is wrong with the job."""

@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from ptsdk.contracts.component import Use
 from ptsdk.contracts.dataset import Dataset
+from ptsdk.data.order import Cut
 
 LARGEST_MICRO_BATCH = 8
 
@@ -55,6 +56,10 @@ class DataSection(Section):
     validation: Datasets = Field((), description="data set to validate on, or a list of them")
     max_length: int = Field(2048, ge=2, lt=2**31, description="tokens of the longest document, and of a pack")
     packing: bool = Field(False, description="fill sequences of `max_length` tokens with whole documents")
+    streaming: bool = Field(
+        False,
+        description="make training rows, of JSONL files, into examples when a step reads them: data may exceed memory",
+    )
     shuffle: bool = Field(True, description="another order each epoch, decided by `train.seed`")
     on_long_row: Literal["truncate", "drop", "error"] = Field(
         "truncate", description="what becomes of a row of more than `max_length` tokens"
@@ -77,11 +82,18 @@ class TrainSection(Section):
         None, gt=0, le=10**6, description="passes over the training data; 1 where `steps` is not given"
     )
     batch_size: int = Field(8, gt=0, lt=2**31, description="sequences an optimizer step, over all processes")
-    micro_batch_size: int = Field(
+    micro_batch_size: int | None = Field(
         LARGEST_MICRO_BATCH,
         gt=0,
         description="sequences a process takes through the model at once; must divide `batch_size`. "
         f"By default its largest divisor up to {LARGEST_MICRO_BATCH}",
+    )
+    micro_batch_tokens: int | None = Field(
+        None,
+        gt=0,
+        lt=2**31,
+        description="tokens a process takes through the model at once, in place of `micro_batch_size`: a step has as "
+        "few micro-batches as hold its sequences; one that is longer goes alone",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="of the sample order, new weights and dropout")
     clip_grad_norm: float | None = Field(1.0, gt=0, description="gradients longer than this are shortened; null: never")
@@ -116,7 +128,8 @@ class TrainSection(Section):
         if values.get("steps") is None and values.get("epochs") is None:
             values["epochs"] = 1
         if values.get("micro_batch_size") is None:
-            values["micro_batch_size"] = default_micro_batch(values.get("batch_size", 8))
+            by_tokens = values.get("micro_batch_tokens") is not None
+            values["micro_batch_size"] = None if by_tokens else default_micro_batch(values.get("batch_size", 8))
         return values
 
     @model_validator(mode="after")
@@ -124,6 +137,19 @@ class TrainSection(Section):
         if self.steps is not None and self.epochs is not None:
             raise ValueError("`steps` and `epochs` are both given; the length of a run is one of them")
         return self
+
+    @model_validator(mode="after")
+    def _one_cut(self) -> Self:
+        if self.micro_batch_size is not None and self.micro_batch_tokens is not None:
+            raise ValueError(
+                "`micro_batch_size` and `micro_batch_tokens` are both given; the size of a micro-batch is one of them"
+            )
+        return self
+
+    @property
+    def cut(self) -> Cut:
+        """How a process's part of a step becomes micro-batches."""
+        return Cut(self.micro_batch_size, self.micro_batch_tokens)
 
 
 def default_micro_batch(batch_size: object) -> int:

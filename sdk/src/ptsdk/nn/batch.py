@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -39,16 +39,19 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on ``device``."""
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
+    def pinned(self) -> Batch:
+        """The same batch in memory that a CUDA device copies from by itself."""
+        return self._with(Tensor.pin_memory)
 
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(
             self,
-            tokens=move(self.tokens),
-            positions=move(self.positions),
-            labels=move(self.labels),
-            extras={name: move(tensor) for name, tensor in self.extras.items()},
+            tokens=change(self.tokens),
+            positions=change(self.positions),
+            labels=change(self.labels),
+            extras={name: change(tensor) for name, tensor in self.extras.items()},
         )
 
     @classmethod

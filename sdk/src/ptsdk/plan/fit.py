@@ -161,11 +161,13 @@ class Search:
         return self._read_at_once(choice), among(choice, ("recompute", *WEIGHTS))
 
     def _read_at_once(self, choice: Choice) -> int:
-        """The size of a micro-batch; 0 where the job would be refused."""
+        """The most tokens of a micro-batch; 0 where the job would be refused."""
         reading = among(choice, ("step", "micro-batch"))
         if reading not in self._sizes:
             try:
-                self._sizes[reading] = self.planner.changed(*overrides_of(reading)).train.micro_batch_size
+                changed = self.planner.changed(*overrides_of(reading))
+                size, longest = changed.train.micro_batch_size, changed.data.max_length
+                self._sizes[reading] = changed.train.micro_batch_tokens or (size or 0) * longest
             except UserError:
                 self._sizes[reading] = 0
         return self._sizes[reading]

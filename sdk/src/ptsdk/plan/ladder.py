@@ -86,6 +86,7 @@ def _step(job: Job) -> Iterator[Technique]:
         overrides += ["train.clip_grad_norm=null"] if train.clip_grad_norm is not None else []
         whole = f"train.micro_batch_size={train.batch_size}"
         overrides += [whole] if train.micro_batch_size != train.batch_size else []
+        overrides += ["train.micro_batch_tokens=null"] if train.micro_batch_tokens else []
         yield Technique("step", "optimizer in the backward", tuple(overrides), 1)
 
 
@@ -105,8 +106,16 @@ def _recomputing(job: Job) -> Iterator[Technique]:
 
 
 def _smaller(job: Job, processes: int) -> Iterator[Technique]:
-    """Micro-batches below what a process reads of a batch."""
-    size, share = job.train.micro_batch_size, -(-job.train.batch_size // processes)
+    """Micro-batches below what a process reads of a batch; by tokens, down to one of the longest document."""
+    size, tokens = job.train.micro_batch_size, job.train.micro_batch_tokens
+    if size is None:
+        assert tokens is not None
+        while (tokens := tokens // 2) >= job.data.max_length:
+            yield Technique(
+                "micro-batch", f"micro-batches of {tokens} tokens", (f"train.micro_batch_tokens={tokens}",), 5
+            )
+        return
+    share = -(-job.train.batch_size // processes)
     for smaller in sorted((n for n in range(1, min(size, share)) if size % n == 0), reverse=True):
         yield Technique("micro-batch", f"micro-batches of {smaller}", (f"train.micro_batch_size={smaller}",), 5)
 

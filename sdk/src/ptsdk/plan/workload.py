@@ -19,7 +19,8 @@ from ptsdk.data.order import SamplePlan
 from ptsdk.job.job import Job
 from ptsdk.job.resolve import ReadsFiles
 from ptsdk.specs import Objective
-from ptsdk.train.assemble import read_data, sample_plan
+from ptsdk.train.assemble import sample_plan
+from ptsdk.train.reading import read_data
 
 AT_HAND = 2**22
 """Bytes of local data files that are tokenized for their lengths; of more, ``max_length`` is assumed."""

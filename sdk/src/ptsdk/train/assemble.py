@@ -13,12 +13,12 @@ from torch import nn
 
 from ptsdk.checkpoint.lock import what_runs
 from ptsdk.checkpoint.weights import base_tensors, build_on_meta, resolve_dtype
-from ptsdk.contracts.dataset import Dataset
 from ptsdk.contracts.run import Run
 from ptsdk.contracts.strategy import World
-from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data.order import SamplePlan, validation_batches
-from ptsdk.data.pipeline import EncodedData, check_vocabulary, encode
+from ptsdk.data.pipeline import EncodedData, check_vocabulary
+from ptsdk.data.stream import Stream
+from ptsdk.data.stream_order import StreamPlan
 from ptsdk.errors import Problem, UserError
 from ptsdk.job.job import Job
 from ptsdk.nn.causal_lm import CausalLM
@@ -27,6 +27,7 @@ from ptsdk.train.agreement import refuse_disagreement
 from ptsdk.train.frozen import Opened, build_frozen, open_frozen, open_model
 from ptsdk.train.in_backward import one_each
 from ptsdk.train.memory import checkpoint_activations
+from ptsdk.train.reading import open_stream, read_data
 
 
 def assemble(job: Job, registry: Registry) -> Run:
@@ -42,17 +43,17 @@ def assemble(job: Job, registry: Registry) -> Run:
     check_exportable(policy.config)
     tokenizer = job.tokenizer.load(policy.checkpoint, job.base)
     others = open_frozen(job, registry, tokenizer, policy)
-    train = read_data(job, job.data.train, tokenizer)
+    train = open_stream(job, tokenizer) if job.data.streaming else read_data(job, job.data.train, tokenizer)
     validation = read_data(job, job.data.validation, tokenizer) if job.data.validation else None
 
     seed_everything(job.train.seed, world.rank)
     model = build_policy(job, policy, world)
     frozen = {name: build_frozen(job, other, world) for name, other in others.items()}
-    for data in (train, validation):
-        if data:
-            check_vocabulary(data.store, model.vocab_size)
+    refuse_unknown_ids(train, model.vocab_size)
+    if validation:
+        refuse_unknown_ids(validation, model.vocab_size)
 
-    plan = sample_plan(job, train.store.lengths, train.sizes, world)
+    plan = training_plan(job, train, world)
     return Run(
         job=job,
         world=world,
@@ -62,7 +63,7 @@ def assemble(job: Job, registry: Registry) -> Run:
         model=model,
         optimizer=build_optimizer(job, {n: p for n, p in model.named_parameters() if p.requires_grad}),
         total_steps=job.train.steps or plan.total_steps * job.method.updates_per_batch,
-        train_data=train.store,
+        train_data=train if isinstance(train, Stream) else train.store,
         train_plan=plan,
         validation_data=validation.store if validation else (),
         validation_plan=validation_plan(job, validation, world) if validation else (),
@@ -122,42 +123,45 @@ def build_optimizer(job: Job, parameters: dict[str, nn.Parameter]) -> torch.opti
     return one_each(job.optimizer, parameters) if job.train.optimizer_in_backward else job.optimizer.build(parameters)
 
 
-def read_data(job: Job, datasets: tuple[Dataset, ...], tokenizer: Tokenizer) -> EncodedData:
-    """Rows to examples, by the rules of the job's data section."""
-    data = job.data
-    return encode(
-        datasets,
-        tokenizer,
-        job.base,
-        max_length=data.max_length,
-        on_long_row=data.on_long_row,
-        on_bad_row=data.on_bad_row,
-        objective=job.objective,
-    )
-
-
 def sample_plan(job: Job, lengths: NDArray[np.integer], sizes: Sequence[int], world: World) -> SamplePlan:
     """Which examples each step of this process reads, of data sets of ``sizes`` examples, ``lengths`` in all."""
-    return SamplePlan(
-        lengths=lengths,
-        sizes=sizes,
-        weights=[dataset.weight for dataset in job.data.train],
-        seed=job.train.seed,
-        shuffle=job.data.shuffle,
-        packing=job.data.packing,
-        capacity=job.data.max_length,
-        batch_size=job.method.items_per_step(job.train.batch_size),
-        micro_batch_size=job.train.micro_batch_size,
-        rank=world.rank,
-        world_size=world.size,
-        steps=job.train.steps,
-        epochs=job.train.epochs,
-    )
+    return SamplePlan(lengths=lengths, sizes=sizes, epochs=job.train.epochs, **_order(job, world))
+
+
+def training_plan(job: Job, data: EncodedData | Stream, world: World) -> SamplePlan:
+    """The same of data that is there, or becomes examples when a step reads it."""
+    if isinstance(data, Stream):
+        return StreamPlan(data, **_order(job, world))
+    return sample_plan(job, data.store.lengths, data.sizes, world)
+
+
+def refuse_unknown_ids(data: EncodedData | Stream, vocab_size: int) -> None:
+    """Raise a UserError for an id that the model has no embedding for: of a stream, when it is read."""
+    if isinstance(data, Stream):
+        data.vocab_size = vocab_size
+    else:
+        check_vocabulary(data.store, vocab_size)
+
+
+def _order(job: Job, world: World) -> dict[str, Any]:
+    """What of a job decides the order of its data, and who reads it."""
+    return {
+        "weights": [dataset.weight for dataset in job.data.train],
+        "seed": job.train.seed,
+        "shuffle": job.data.shuffle,
+        "packing": job.data.packing,
+        "capacity": job.data.max_length,
+        "batch_size": job.method.items_per_step(job.train.batch_size),
+        "cut": job.train.cut,
+        "rank": world.rank,
+        "world_size": world.size,
+        "steps": job.train.steps,
+    }
 
 
 def validation_plan(job: Job, data: EncodedData, world: World) -> list[list[int]]:
     """Micro-batches of the validation data on this process, every row once."""
-    return validation_batches(len(data.store), job.train.micro_batch_size, world.rank, world.size)
+    return validation_batches(data.store.lengths.tolist(), job.train.cut, world.rank, world.size)
 
 
 def seed_everything(seed: int, rank: int) -> None:

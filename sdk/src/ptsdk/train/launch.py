@@ -17,6 +17,7 @@ from ptsdk.checkpoint.state import CheckpointContents, load_checkpoint
 from ptsdk.checkpoint.weights import adapter_names
 from ptsdk.contracts.dataset import Dataset
 from ptsdk.contracts.run import Progress, Run
+from ptsdk.data.stream import Stream
 from ptsdk.errors import Problem, UserError
 from ptsdk.job.job import Job
 from ptsdk.redaction import environment_secrets, hide, written_secrets
@@ -75,6 +76,8 @@ def _run(job: Job, registry: Registry, resume: bool, overwrite: bool, locked: Ma
             write_inputs(run_dir, job, lock)
         saver = Saver(run_dir, job.train.keep_last, job.train.on_save_error)
         metrics = Trainer(run, events, saver).fit()
+        if isinstance(run.train_data, Stream) and (told := run.train_data.told()):
+            print(f"ptsdk: {told}", file=sys.stderr)
         export(run, run_dir)
         run.strategy.barrier()
     run.strategy.close()

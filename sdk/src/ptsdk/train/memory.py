@@ -95,8 +95,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def relief(job: Job) -> list[str]:
     """What takes less memory, what changes no result first; one line each."""
     train, lines = job.train, []
-    if train.micro_batch_size > 1:
-        lines.append(f"lower train.micro_batch_size, now {train.micro_batch_size}: batch_size and the result stay")
+    key = "micro_batch_tokens" if train.micro_batch_size is None else "micro_batch_size"
+    if (size := getattr(train, key)) > 1:
+        lines.append(f"lower train.{key}, now {size}: batch_size and the result stay")
     if train.activation_checkpointing != "full":
         lines.append("set train.activation_checkpointing=full: the same numbers, computed twice")
     lines.append(f"shorten data.max_length, now {job.data.max_length}, or spread the run over more processes (--nproc)")

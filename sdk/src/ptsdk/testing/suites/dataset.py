@@ -94,6 +94,18 @@ class DatasetSuite(ComponentSuite):
             "a process with another hash seed reads other rows, or in another order: sort what comes from a set"
         )
 
+    def test_rows_by_number_are_the_rows(self) -> None:
+        """Where it can be streamed, as many rows, and each the one that is read in its turn."""
+        data = self.data()
+        try:
+            by_number = data.by_number(self.folder)
+        except UserError:
+            return
+        rows = list(data.rows(self.folder))
+        assert len(by_number) == len(rows), "by number it has more rows or fewer than read in order"
+        read = [by_number[i] for i in reversed(range(len(rows)))][::-1]
+        assert read == rows, "read by its number, a row is another than read in order"
+
     def test_does_not_depend_on_the_world(self) -> None:
         """One of several processes reads the same rows: who learns from which is decided after reading."""
         alone = self.examples(self.data())

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ptsdk._importing import import_file
+from ptsdk.builtin.datasets import Chat, Instruct, Prompts
+from ptsdk.contracts.dataset import Dataset
+from ptsdk.data import processes
+from ptsdk.data.columns import to_columns
+from ptsdk.data.example import Row
+from ptsdk.data.pipeline import Encoded, Rules, encode_dataset
+from ptsdk.data.processes import Processes
+from ptsdk.data.spelling import built, spelled
+from ptsdk.data.tokenizers import ByteTokenizer
+from ptsdk.errors import RunError, UserError
+
+HERE = Path()
+RULES = Rules(24, "truncate", "skip")
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>{% endfor %}"
+LOCAL = '''
+from datetime import date
+from ptsdk.builtin.datasets import Text
+from ptsdk.data.example import Example, Row
+
+class Dated(Text):
+    """Rows that JSON cannot hold, now and then one that is not there, and a bug."""
+    bug: int = -1
+
+    def rows(self, base):
+        for i, row in enumerate(super().rows(base)):
+            yield Row({**row.values, "at": date(2020, 1, 1)} if i == 100 else row.values, row.place)
+
+    def encode(self, row, tokenizer):
+        if row.place.endswith(f":{self.bug}"):
+            raise ZeroDivisionError("a bug")
+        return Example(super().encode(row, tokenizer).documents, {"kind": str(type(row.values.get("at")))})
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two files of uneven rows, of which some are malformed, long or empty."""
+    folder = tmp_path_factory.mktemp("rows")
+    for name, start in (("a", 0), ("b", 150)):
+        lines = []
+        for i in range(start, start + 150):
+            row: dict[str, Any] = {
+                "prompt": "p" * (1 + i % 7),
+                "completion": "c" * (1 + i % 30),
+                "n": [i, 0.1 * i, None],
+            }
+            lines.append("{broken" if i % 41 == 3 else json.dumps({**row, "prompt": 3} if i % 37 == 5 else row))
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "text.jsonl").write_text("".join(json.dumps({"text": "t" * (2 + i % 9)}) + "\n" for i in range(200)))
+    (folder / "local.py").write_text(LOCAL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> Iterator[Processes]:
+    """Two workers that are ready."""
+    with ready(ByteTokenizer(TEMPLATE)) as workers:
+        yield workers
+
+
+def ready(tokenizer: Any) -> Processes:
+    workers = Processes(tokenizer, 2)
+    both = threading.Barrier(2)
+    for waited in [workers._started().submit(both.wait) for _ in range(2)]:
+        waited.result()
+    return workers
+
+
+def assert_same(one: Encoded, other: Encoded) -> None:
+    (arrays, notes), (others, other_notes) = to_columns(one), to_columns(other)
+    assert notes == other_notes
+    for name, array in arrays.items():
+        assert array.dtype == others[name].dtype
+        np.testing.assert_array_equal(array, others[name])
+
+
+@pytest.mark.parametrize("kind", [Instruct, Prompts])
+@pytest.mark.parametrize("long", ["truncate", "drop"])
+def test_workers_make_what_one_process_makes(two: Processes, folder: Path, monkeypatch, kind, long):
+    dataset = kind(path=str(folder / "[ab].jsonl"))
+    rules = Rules(24, long, "skip", "policy" if kind is Prompts else "token")
+    alone = encode_dataset(dataset, ByteTokenizer(TEMPLATE), HERE, rules)
+    assert alone.tally.dropped and len(alone.store.files) == 2
+    # nothing is made here: the workers are ready before the first row
+    monkeypatch.setattr(processes, "encode_rows", None)
+    monkeypatch.setattr(processes.Future, "cancel", lambda self: False)
+    assert_same(two.encode(dataset, dataset.rows(HERE), rules), alone)
+
+
+def test_one_worker_or_the_first_rows_make_no_difference(folder: Path):
+    dataset = Instruct(path=str(folder / "a.jsonl"))
+    alone = encode_dataset(dataset, ByteTokenizer(TEMPLATE), HERE, RULES)
+    for count in (1, 2):
+        with Processes(ByteTokenizer(TEMPLATE), count) as fresh:  # not ready: rows are made here
+            assert_same(fresh.encode(dataset, dataset.rows(HERE), RULES), alone)
+
+
+@pytest.mark.parametrize(("bad", "long"), [("error", "truncate"), ("skip", "error"), ("error", "error")])
+def test_faults_are_told_alike(two: Processes, folder: Path, bad, long):
+    dataset = Instruct(path=str(folder / "[ab].jsonl"))
+    rules = Rules(24, long, bad)
+    alone = encode_dataset(dataset, ByteTokenizer(TEMPLATE), HERE, rules)
+    assert alone.problems
+    assert two.encode(dataset, dataset.rows(HERE), rules).problems == alone.problems
+
+
+class Breaking(Instruct):
+    """A file that ends in the middle."""
+
+    after: int
+
+    def rows(self, base: Path) -> Iterator[Row]:
+        for i, row in enumerate(super().rows(base)):
+            if i == self.after:
+                raise UserError("cut off")
+            yield row
+
+
+def test_what_ends_the_reading_comes_after_the_rows_before_it(folder: Path):
+    dataset = Breaking(path=str(folder / "a.jsonl"), after=100)
+    for rules in (Rules(24, "truncate", "skip"), Rules(4, "error", "skip")):
+        outcomes = []
+        for count in (1, 2):
+            with Processes(ByteTokenizer(TEMPLATE), count) as workers:
+                try:
+                    outcomes.append(workers.encode(dataset, dataset.rows(HERE), rules).problems)
+                except UserError as error:
+                    outcomes.append(str(error))
+        assert outcomes[0] == outcomes[1]
+        assert (outcomes[0] == "cut off") == (rules.max_length == 24)
+
+
+def test_what_a_worker_cannot_do_is_done_here(two: Processes, folder: Path):
+    local: Any = import_file("local.py:Dated", folder)[0]
+    dataset = local(path=str(folder / "text.jsonl"))
+    alone = encode_dataset(dataset, ByteTokenizer(TEMPLATE), HERE, RULES)
+    assert "datetime.date" in alone.store[100].extras["kind"]
+    assert_same(two.encode(dataset, dataset.rows(HERE), RULES), alone)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        two.encode(local(path=dataset.path, bug=150), dataset.rows(HERE), RULES)
+    with pytest.raises(UserError, match="no chat template"), ready(ByteTokenizer()) as plain:
+        rows = [Row({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})]
+        plain.encode(Chat(path="x.jsonl"), rows * 99, RULES)
+
+
+def test_a_worker_that_dies_ends_the_run(folder: Path, monkeypatch):
+    monkeypatch.setattr(processes.Future, "cancel", lambda self: False)
+    dataset = Instruct(path=str(folder / "a.jsonl"))
+    with ready(ByteTokenizer(TEMPLATE)) as workers:
+        for worker in workers._workers:
+            worker.send_signal(signal.SIGKILL)
+        with pytest.raises(RunError, match=r"tokenizes rows ended \(exit status -9\)"):
+            workers.encode(dataset, dataset.rows(HERE), RULES)
+
+
+def test_a_data_set_is_spelled_only_where_it_comes_out_the_same(folder: Path):
+    local: Any = import_file("local.py:Dated", folder)[0]
+    for dataset in (Instruct(path="a.jsonl", limit=3), local(path="b.jsonl", bug=2)):
+        words = spelled(dataset)
+        assert words is not None
+        assert built(**json.loads(json.dumps(words))) == dataset
+    (folder / "other.py").write_text(LOCAL)
+    words = spelled(import_file("other.py:Dated", folder)[0](path="b.jsonl"))
+    (folder / "other.py").write_text(LOCAL + "\n")
+    with pytest.raises(ImportError, match="changed"):
+        built(**words)
+
+    class Here(Dataset):
+        def rows(self, base: Path) -> Iterator[Row]:
+            yield Row({})
+
+        def encode(self, row: Row, tokenizer: Any) -> Any: ...
+
+    assert spelled(Here()) is None

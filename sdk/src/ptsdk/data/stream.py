@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, overload
 
@@ -49,7 +48,7 @@ class Stream(Examples):
         self.tally = Tally()
         """What became of the rows that were met, each counted once."""
         self._met = np.zeros(len(self), np.bool_)
-        self._blocks: deque[dict[int, Example]] = deque(maxlen=BLOCKS)
+        self._blocks: tuple[dict[int, Example], ...] = ()
         firsts = [self._first(d) for d in range(len(datasets))]
         self._first_example = firsts[0]
 
@@ -101,7 +100,7 @@ class Stream(Examples):
                 self._count(encoded.tally)
             if len(encoded.store):
                 block[index] = encoded.store[0]
-        self._blocks.append(block)
+        self._blocks = (*self._blocks, block)[-BLOCKS:]  # others may be reading those that were there
         return [index for index in indices if index in block]
 
     def length(self, index: int) -> int:

@@ -32,6 +32,7 @@ class Mine(Text):
 def here(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setenv("PTSDK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(reading, "FEW", 10)
+    monkeypatch.setattr(reading, "MANY", 30)
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": "ab" * (1 + i % 9)}) + "\n" for i in range(40)))
     (tmp_path / "local.py").write_text(LOCAL)
     return tmp_path
@@ -74,6 +75,14 @@ def test_rows_are_made_into_examples_once(here: Path, monkeypatch):
 def test_few_rows_are_not_kept(here: Path):
     assert read(job_of(here, options={"limit": 10})).report.rows == 10
     assert entries() == []
+
+
+def test_workers_are_for_many_rows(here: Path, monkeypatch):
+    monkeypatch.setattr(reading.Processes, "encode", lambda *_: pytest.fail("a worker was asked"))
+    assert read(job_of(here, options={"limit": 30})).report.rows == 30
+    assert len(entries()) == 1
+    with pytest.raises(pytest.fail.Exception):
+        read(job_of(here, options={"limit": 31}))
 
 
 def test_a_template_that_asks_the_clock_is_not_kept(here: Path):

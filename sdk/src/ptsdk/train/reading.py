@@ -23,7 +23,9 @@ from ptsdk.errors import UserError
 from ptsdk.job.job import Job
 
 FEW = 1000
-"""Rows that this process makes into examples by itself each time: it takes about a second."""
+"""Rows that are made into examples each time: it takes about a second."""
+MANY = 8000
+"""Rows that this process makes into examples by itself: in the time that workers take to read a large tokenizer."""
 
 
 def read_data(job: Job, datasets: tuple[Dataset, ...], tokenizer: Tokenizer) -> EncodedData:
@@ -54,18 +56,25 @@ def rules_of(job: Job) -> Rules:
 
 
 def _read(job: Job, dataset: Dataset, tokenizer: Tokenizer, rules: Rules, processes: Processes) -> Encoded:
-    if _few(job, dataset):
-        return encode_dataset(dataset, tokenizer, job.base, rules)
-    make = partial(processes.encode, dataset, dataset.rows(job.base), rules)
-    return make() if _asks_the_clock(tokenizer) else kept(partial(key_of, job, dataset, tokenizer, rules), make)
+    count = _count(job, dataset)
+
+    def make() -> Encoded:
+        if count <= MANY:
+            return encode_dataset(dataset, tokenizer, job.base, rules)
+        return processes.encode(dataset, dataset.rows(job.base), rules)
+
+    if count <= FEW or _asks_the_clock(tokenizer):
+        return make()
+    return kept(partial(key_of, job, dataset, tokenizer, rules), make)
 
 
-def _few(job: Job, dataset: Dataset) -> bool:
-    """Whether there are no more than ``FEW`` rows, or none after them that can be read."""
+def _count(job: Job, dataset: Dataset) -> int:
+    """How many rows there are, up to more than ``MANY``; none where one cannot be read on, which is told when those
+    before it are made into examples."""
     try:
-        return sum(1 for _ in islice(dataset.rows(job.base), FEW + 1)) <= FEW
+        return sum(1 for _ in islice(dataset.rows(job.base), MANY + 1))
     except UserError:
-        return True  # rows before it may be refused first
+        return 0
 
 
 def _asks_the_clock(tokenizer: Tokenizer) -> bool:

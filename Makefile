@@ -10,7 +10,7 @@ EMPTY :=
 SPACE := $(EMPTY) $(EMPTY)
 JOBS ?= 2
 
-.PHONY: install quickstart test test-all lint types docs clean
+.PHONY: install quickstart test test-all lint types docs bench clean
 
 install: .venv/.installed
 
@@ -41,5 +41,15 @@ types: install
 docs: install
 	$(BIN)/python docs/generate.py --check
 
+bench: install .venv-peers/.installed .venv-torchtune/.installed
+	$(BIN)/python -m tests.benchmarks.bench $(ROWS:%=--rows %) $(ROUNDS:%=--rounds %)
+	$(BIN)/python docs/generate.py
+
+# What the bench compares with, each beside the libraries it needs.
+.venv-%/.installed: tests/benchmarks/requirements-%.txt constraints.txt
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet $(if $(filter peers,$*),--constraint constraints.txt) --requirement $<
+	touch $@
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-peers .venv-torchtune .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

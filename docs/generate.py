@@ -5,7 +5,8 @@
 ``components.md``: every component of the workspace and its options. ``hooks.md``: every hook, and the two
 files its author writes. ``conformance.md``: every suite of ``ptsdk.testing`` and what each of its tests
 proves. ``job.schema.json``: the job file, for editors. ``matrix.md`` and ``reliability.md``: what was
-recorded of long runs (``recorded.py``). In pages written by hand, the blocks that are slices of files (``slices.py``).
+recorded of long runs (``recorded.py``). ``benchmarks.md``: what ``make bench`` measured (``benched.py``). In pages
+written by hand, the blocks that are slices of files (``slices.py``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from benched import benchmarks
 from recorded import matrix, reliability
 from slices import filled
 
@@ -177,6 +179,7 @@ def main() -> int:
     """Write the pages; with --check, 1 where one is stale."""
     registry = workspace()
     pages = {
+        "benchmarks.md": NOTE + benchmarks(),
         "components.md": components(registry),
         "conformance.md": conformance(),
         "hooks.md": hooks(),

@@ -1,0 +1,8 @@
+"""The rows, by name, in the order of the page."""
+
+from __future__ import annotations
+
+from tests.benchmarks.row import Row
+from tests.benchmarks.rows import sft
+
+ROWS: dict[str, Row] = {row.name: row for row in (*sft.ROWS,)}

@@ -63,7 +63,8 @@ def bench(row: Row, rounds: int, work: Path = WORK) -> dict[str, Any]:
     """Prepare the row, go through its contestants so many times, and judge them."""
     folder = work / row.name
     folder.mkdir(parents=True, exist_ok=True)
-    process(sys.executable, "-m", "tests.benchmarks.prepare", row.name, str(folder))
+    prepare = f"{row.prepare.__module__}:{row.prepare.__name__}"
+    process(sys.executable, "-m", "tests.benchmarks.prepare", prepare, str(folder))
     outputs: dict[str, list[Output]] = {name: [] for name in row.contestants}
     rates: list[float] = []
     for number in range(rounds):
@@ -71,7 +72,8 @@ def bench(row: Row, rounds: int, work: Path = WORK) -> dict[str, Any]:
         for name, contestant in row.contestants.items():
             print(f"{row.name}: round {number + 1} of {rounds}, {name}", file=sys.stderr, flush=True)
             outputs[name].append(run(contestant, folder))
-    result = row.result(folder, outputs, max(rates))
+    checked = {key: value for check in row.checks for key, value in run(check, folder).items() if key != "versions"}
+    result = row.result(folder, outputs, checked, max(rates))
     if row.profiled and not all(hold["reached"] for hold in result["holds"]):
         result["profile"] = run(PROFILE, folder)["operations"]
     return {"date": date.today().isoformat(), "rounds": rounds, **result}

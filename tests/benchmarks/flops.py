@@ -27,7 +27,7 @@ def visible(seq_lens: Sequence[int], window: int | None = None) -> int:
     return sum(w * (w + 1) // 2 + (n - w) * w for n, w in zip(seq_lens, reach, strict=True))
 
 
-def forward(config: Mapping[str, Any], seq_lens: Sequence[int], scored: int, rank: int = 0) -> tuple[int, int, int]:
+def parts(config: Mapping[str, Any], seq_lens: Sequence[int], scored: int, rank: int = 0) -> tuple[int, int, int]:
     """Of one pass: through the weights, through the adapter of ``rank``, in attention.
 
     Args:
@@ -47,7 +47,12 @@ def forward(config: Mapping[str, Any], seq_lens: Sequence[int], scored: int, ran
     return weights, adapter, 4 * pairs * config["num_attention_heads"] * config["head_dim"]
 
 
+def forward(config: Mapping[str, Any], seq_lens: Sequence[int], scored: int) -> int:
+    """Of a pass without a backward."""
+    return sum(parts(config, seq_lens, scored))
+
+
 def training(config: Mapping[str, Any], seq_lens: Sequence[int], scored: int, rank: int = 0) -> int:
     """Of a forward and a backward: three times the forward, twice where a weight gets no gradient."""
-    weights, adapter, attention = forward(config, seq_lens, scored, rank)
+    weights, adapter, attention = parts(config, seq_lens, scored, rank)
     return (2 if rank else 3) * weights + 3 * (adapter + attention)

@@ -122,6 +122,30 @@ def llama(name: str = "llama-128k", **changes: Any) -> Path:
     return made(WORK / "models" / name, write)
 
 
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ '<SPECIAL_20>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' %}{% generation %}"
+    "{{ m['content'] + '</s>' }}{% endgeneration %}{% else %}{{ m['content'] + '</s>' }}{% endif %}{{ '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<SPECIAL_20>assistant\n' }}{% endif %}"
+)
+"""With the mark that TRL needs to know the assistant's turns."""
+
+
+def chat_model() -> Path:
+    """A tokenizer with a chat template, and a model so small that it does not count."""
+
+    def write(folder: Path) -> None:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+        small = {**LLAMA_128K, **shape, "num_key_value_heads": 1, "head_dim": 16}
+        LlamaForCausalLM(LlamaConfig(**small)).save_pretrained(folder)
+        tokenizer = tekken()
+        tokenizer.chat_template = CHAT_TEMPLATE
+        tokenizer.save_pretrained(folder)
+
+    return made(WORK / "models" / "chat", write)
+
+
 def tekken() -> Any:
     """The tokenizer of mistral-common's tekken.json, as transformers and ptsdk read it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers

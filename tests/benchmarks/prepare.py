@@ -1,12 +1,12 @@
-"""Fill a row's folder: ``python -m tests.benchmarks.prepare ROW FOLDER``. A process of its own, for it needs torch."""
+"""Fill a row's folder: ``python -m tests.benchmarks.prepare MODULE:FUNCTION FOLDER``, apart, for it needs torch."""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
-from tests.benchmarks.rows import ROWS
-
 if __name__ == "__main__":
-    name, folder = sys.argv[1:]
-    ROWS[name].prepare(Path(folder))
+    target, folder = sys.argv[1:]
+    module, _, function = target.partition(":")
+    getattr(import_module(module), function)(Path(folder))

@@ -83,6 +83,7 @@ class Row:
         prepare: fills the row's folder.
         measure: see ``Measure``.
         absent: peers that cannot do it, and why.
+        checks: run once, by us alone; what they print becomes metrics of ours.
         profiled: whether ``contestants/profile.py`` can show where the time of our job goes.
     """
 
@@ -93,11 +94,15 @@ class Row:
     prepare: Callable[[Path], None]
     measure: Measure
     absent: Mapping[str, str] = field(default_factory=dict)
+    checks: tuple[Contestant, ...] = ()
     profiled: bool = False
 
-    def result(self, folder: Path, outputs: Mapping[str, Sequence[Output]], peak_rate: float) -> dict[str, Any]:
+    def result(
+        self, folder: Path, outputs: Mapping[str, Sequence[Output]], checked: Metrics, peak_rate: float
+    ) -> dict[str, Any]:
         """What is stored of the row: contestants with their metrics, ratios of ours to theirs, holds."""
         measured = {name: self.measure(folder, runs, peak_rate) for name, runs in outputs.items()}
+        measured[OURS] |= checked
         shown: dict[str, Any] = {n: {**m, "versions": outputs[n][0]["versions"]} for n, m in measured.items()}
         return {
             "work": self.work,

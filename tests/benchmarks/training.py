@@ -8,7 +8,7 @@ where there is one, as it is before the first step.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,17 @@ from tests.benchmarks.inputs import write_rows
 LORA = {"use": "lora", "rank": 8, "alpha": 16, "targets": "all-linear"}
 
 
-def write_job(folder: Path, model: Path, data: dict[str, Any], train: dict[str, Any], lr: float, **more: Any) -> None:
-    """``job.yaml``: float32, AdamW, a constant learning rate, no validation, nothing on the terminal."""
+def write_job(
+    folder: Path, model: Path | dict[str, Any], data: dict[str, Any], train: dict[str, Any], lr: float, **more: Any
+) -> None:
+    """``job.yaml``: float32, AdamW, a constant learning rate, no validation, nothing on the terminal.
+
+    Args:
+        model: a folder, or the whole section.
+    """
     job = {
         "api": 1,
-        "model": {"path": str(model), "dtype": "float32"},
+        "model": model if isinstance(model, dict) else {"path": str(model), "dtype": "float32"},
         "data": data,
         "method": "sft",
         "optimizer": {"use": "adamw", "lr": lr},
@@ -34,8 +40,18 @@ def write_job(folder: Path, model: Path, data: dict[str, Any], train: dict[str, 
     (folder / "job.yaml").write_text(json.dumps(job, indent=1), encoding="utf-8")
 
 
-def write_items(folder: Path) -> None:
-    """``items.jsonl`` and ``row.json`` of a row whose batches come from data."""
+Others = Callable[[list[int], int], int]
+"""Operations of the models beside the policy: from the lengths of the documents and the rows with loss of a step."""
+
+
+def write_items(folder: Path, others: Others = lambda seq_lens, scored: 0, **more: Any) -> None:
+    """``items.jsonl``, ``row.json`` and ``adapter/`` of a row whose batches come from data.
+
+    Args:
+        folder: has the job.
+        others: see there.
+        more: of ``row.json``.
+    """
     from ptsdk.job import load_job
     from ptsdk.plugins import scan
     from ptsdk.registry import Registry
@@ -50,8 +66,10 @@ def write_items(folder: Path) -> None:
         job.adapter.save(tensors, folder / "adapter", job.model.path)
     steps = [list(items(run)) for _ in range(run.total_steps)]
     write_rows(folder / "items.jsonl", [item for step in steps for item in step])
-    counts = [counted(step, dict(run.config), getattr(job.adapter, "rank", 0)) for step in steps]
+    rank = getattr(job.adapter, "rank", 0)
+    counts = [counted(step, dict(run.config), rank, others) for step in steps]
     row = {
+        **more,
         "model": job.model.path,
         "lr": job.optimizer.lr,
         "steps": run.total_steps,
@@ -75,9 +93,9 @@ def items(run: Any) -> Iterator[dict[str, Any]]:
         }
 
 
-def counted(step: list[dict[str, Any]], config: dict[str, Any], rank: int) -> dict[str, int]:
+def counted(step: list[dict[str, Any]], config: dict[str, Any], rank: int, others: Others) -> dict[str, int]:
     """Tokens, those that carry loss, and the operations of a step."""
     seq_lens = [n for item in step for n in item["seq_lens"]]
     supervised = sum(label >= 0 for item in step for label in item["labels"])
-    operations = flops.training(config, seq_lens, supervised, rank)
+    operations = flops.training(config, seq_lens, supervised, rank) + others(seq_lens, supervised)
     return {"tokens": sum(seq_lens), "supervised": supervised, "flops": operations}

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks import inputs
-from tests.benchmarks.row import OURS, Contestant, Row, faster, leaner, roofline, training_metrics
+from tests.benchmarks.row import OURS, Contestant, Hold, Row, faster, leaner, mine, roofline, training_metrics
 from tests.benchmarks.training import LORA, write_items, write_job
 
 NO_GEMMA_3 = "torchtune 0.6.1 has no Gemma 3"
-
-
-def packed(length: int) -> dict[str, object]:
-    return {"train": {"use": "text", "path": str(inputs.text())}, "max_length": length, "packing": True}
+WITHOUT = "ptsdk, not quantised"
 
 
 def full(folder: Path) -> None:
-    train = {"steps": 5, "batch_size": 4, "micro_batch_size": 4}
+    train = {"steps": 4, "batch_size": 4, "micro_batch_size": 4}
     write_job(folder, inputs.llama(), packed(512), train, lr=1e-3)
     write_items(folder)
 
 
-def lora(folder: Path) -> None:
-    train = {"steps": 6, "batch_size": 2, "micro_batch_size": 2}
-    write_job(folder, inputs.gemma(), packed(256), train, lr=1e-3, adapter=LORA)
+def lora(folder: Path, **more: Any) -> None:
+    train = {"steps": 4, "batch_size": 2, "micro_batch_size": 2}
+    write_job(folder, inputs.gemma(), packed(256), train, lr=1e-3, adapter=LORA, **more)
     write_items(folder)
+
+
+def qlora(folder: Path) -> None:
+    lora(folder, quantizer="nf4")
+
+
+def packed(length: int) -> dict[str, Any]:
+    return {"train": {"use": "text", "path": str(inputs.text())}, "max_length": length, "packing": True}
+
+
+def off_by(measured: Any) -> float:
+    """How far the last loss is from that of the same run on the base as it was."""
+    return float(abs(measured[OURS]["last_loss"] / measured[WITHOUT]["last_loss"] - 1))
 
 
 ROWS = (
@@ -49,6 +60,24 @@ ROWS = (
         lora,
         training_metrics,
         absent={"torchtune": NO_GEMMA_3},
+        profiled=True,
+    ),
+    Row(
+        "sft-qlora",
+        "The same on an nf4 base; TRL's is quantised by bitsandbytes",
+        {
+            OURS: Contestant("ours"),
+            WITHOUT: Contestant("ours", arguments=("~quantizer",)),
+            "trl": Contestant("trl_sft", ".venv-peers", ("nf4",)),
+        },
+        (
+            Hold("0.6 byte a quantised parameter or less", mine("quantised_bytes_a_parameter"), 0.6, at_least=False),
+            Hold("last loss within 2 % of that without quantisation", off_by, 0.02, at_least=False),
+        ),
+        qlora,
+        training_metrics,
+        absent={"torchtune": NO_GEMMA_3},
+        checks=(Contestant("base_bytes"),),
         profiled=True,
     ),
 )

@@ -129,14 +129,14 @@ SAVE_FOREVER = """
 import sys, itertools, torch
 from pathlib import Path
 from ptsdk.checkpoint.run_dir import RunDir
-from ptsdk.checkpoint.state import save_checkpoint
+from ptsdk.checkpoint.state import draft_checkpoint
 torch.set_num_threads(1)
 run = RunDir(Path(sys.argv[1]))
 with run.claim(resume=True):
     start = int(sys.argv[2])
     for step in itertools.count(start):
         w = torch.full((300_000,), float(step))
-        save_checkpoint(run, step, {"w": w, "v": w + 1}, {"state": {"w": {"m": w * 2}}}, {"step": step})
+        draft_checkpoint(step, {"w": w, "v": w + 1}, {"state": {"w": {"m": w * 2}}}, {"step": step}).write(run)
         run.prune(2, step)
         if step == start:
             print("go", flush=True)

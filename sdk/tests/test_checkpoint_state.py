@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import resource
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from ptsdk.checkpoint.files import WriteError, verify_manifest
 from ptsdk.checkpoint.run_dir import RunDir
-from ptsdk.checkpoint.state import capture_rng, load_checkpoint, restore_rng, save_checkpoint
+from ptsdk.checkpoint.state import capture_rng, draft_checkpoint, load_checkpoint, restore_rng
 from ptsdk.errors import RunError, UserError
 
 
@@ -34,9 +35,8 @@ def test_a_resumed_run_is_bit_exact(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     for _ in range(4):
         step(model, optimizer)
-    path = save_checkpoint(
-        RunDir(tmp_path), 4, dict(model.state_dict()), optimizer.state_dict(), {"rng": capture_rng(), "lr": 1 / 3}
-    )
+    state = {"rng": capture_rng(), "lr": 1 / 3}
+    path = draft_checkpoint(4, dict(model.state_dict()), optimizer.state_dict(), state).write(RunDir(tmp_path))
     for _ in range(4):
         step(model, optimizer)
 
@@ -75,6 +75,21 @@ def test_every_generator_continues() -> None:
     assert draws() == first
 
 
+def test_what_is_written_later_is_what_was_there(tmp_path: Path) -> None:
+    """Of memory that training writes to; what was gathered for the checkpoint alone is not copied again."""
+    weight, gathered, kept = torch.zeros(4), torch.zeros(4), {"rows": [torch.zeros(4)], "seen": [1]}
+    draft = draft_checkpoint(3, {"w": weight, "tied": weight, "own": gathered}, {"m": weight[2:]}, {"method": kept})
+    apart = draft.apart({weight.untyped_storage().data_ptr()})
+    for tensor in (weight, kept["rows"][0]):
+        tensor += 1  # type: ignore[misc]
+    kept["seen"].append(2)
+    assert apart.model["own"] is gathered and apart.model["tied"] is apart.model["w"]
+    contents = load_checkpoint(apart.write(RunDir(tmp_path)))
+    assert contents.model is not None and not any(tensor.any() for tensor in contents.model.values())
+    assert not contents.optimizer_state["m"].any() and not contents.state["method"]["rows"][0].any()
+    assert contents.state["method"]["seen"] == [1]
+
+
 def test_a_missing_cuda_device_is_told() -> None:
     state = {**capture_rng(), "cuda": ["AAAA"] * (torch.cuda.device_count() + 1)}
     assert "CUDA devices" in restore_rng(state)[0]
@@ -83,10 +98,10 @@ def test_a_missing_cuda_device_is_told() -> None:
 def test_an_adapter_has_a_folder_of_its_own(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
 
-    def write(folder: Path) -> None:
+    def write(tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
         (folder / "adapter_config.json").write_text("{}")
 
-    path = save_checkpoint(run, 1, write, {}, {})
+    path = draft_checkpoint(1, {}, {}, {}, write).write(run)
     contents = load_checkpoint(path)
     assert contents.model is None and contents.adapter == path / "adapter"
     assert sorted(p.name for p in path.iterdir()) == ["adapter", "manifest.json", "optimizer.safetensors", "state.json"]
@@ -96,7 +111,7 @@ def test_an_adapter_has_a_folder_of_its_own(tmp_path: Path) -> None:
 
 def test_weights_are_plain_safetensors_and_the_lock_travels_along(tmp_path: Path) -> None:
     (tmp_path / "lock.json").write_text('{"format": 1}')
-    path = save_checkpoint(RunDir(tmp_path), 1, {"w": torch.arange(3)}, {}, {})
+    path = draft_checkpoint(1, {"w": torch.arange(3)}, {}, {}).write(RunDir(tmp_path))
     assert torch.equal(load_file(path / "model.safetensors")["w"], torch.arange(3))
     assert load_checkpoint(path).lock == {"format": 1}
     assert not [p for p in path.rglob("*") if p.suffix in (".pt", ".bin", ".pkl")]
@@ -104,7 +119,7 @@ def test_weights_are_plain_safetensors_and_the_lock_travels_along(tmp_path: Path
 
 def test_saving_the_same_step_again_replaces_it(tmp_path: Path) -> None:
     for value in (1.0, 2.0):
-        path = save_checkpoint(RunDir(tmp_path), 1, {"w": torch.tensor(value)}, {}, {})
+        path = draft_checkpoint(1, {"w": torch.tensor(value)}, {}, {}).write(RunDir(tmp_path))
     model = load_checkpoint(path).model
     assert model is not None and model["w"] == 2
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -112,12 +127,12 @@ def test_saving_the_same_step_again_replaces_it(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    save_checkpoint(run, 1, {"w": torch.zeros(10)}, {}, {})
+    draft_checkpoint(1, {"w": torch.zeros(10)}, {}, {}).write(run)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
     try:
         with pytest.raises(WriteError, match="cannot write"):
-            save_checkpoint(run, 2, {"w": torch.zeros(100_000)}, {}, {})
+            draft_checkpoint(2, {"w": torch.zeros(100_000)}, {}, {}).write(run)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert run.newest_intact() == (run.checkpoint(1), [])
@@ -126,12 +141,12 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path) -> None:
 
 def test_unstorable_state_fails_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="/state/method/x is a object"):
-        save_checkpoint(RunDir(tmp_path / "run"), 1, {"w": torch.zeros(1)}, {}, {"method": {"x": object()}})
+        draft_checkpoint(1, {"w": torch.zeros(1)}, {}, {"method": {"x": object()}}).write(RunDir(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_foreign_or_partial_checkpoint_is_refused(tmp_path: Path) -> None:
-    path = save_checkpoint(RunDir(tmp_path), 1, {"w": torch.zeros(1)}, {}, {})
+    path = draft_checkpoint(1, {"w": torch.zeros(1)}, {}, {}).write(RunDir(tmp_path))
     copy = tmp_path / "step-00000002"
     shutil.copytree(path, copy)
     (copy / "model.safetensors").unlink()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ptsdk.checkpoint.run_dir import RunDir
-from ptsdk.checkpoint.state import save_checkpoint
+from ptsdk.checkpoint.state import draft_checkpoint
 from ptsdk.errors import UserError
 
 
@@ -22,9 +22,8 @@ def run(tmp_path: Path) -> RunDir:
 
 def save(run: RunDir, *steps: int) -> None:
     for step in steps:
-        save_checkpoint(
-            run, step, {"w": torch.full((64,), float(step))}, {"state": {"w": {"m": torch.ones(9)}}}, {"step": step}
-        )
+        weights, optimizer = {"w": torch.full((64,), float(step))}, {"state": {"w": {"m": torch.ones(9)}}}
+        draft_checkpoint(step, weights, optimizer, {"step": step}).write(run)
 
 
 def flip(file: Path, at: int = -3) -> None:

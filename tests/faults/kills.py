@@ -73,7 +73,8 @@ class Cell:
         return f"{self.method}-{self.update}-{self.processes}-{self.data}"
 
     def job(self, out: Path, **train: Any) -> dict[str, Any]:
-        """A checkpoint every second step of twelve; the packs and the mixture go on into a second epoch."""
+        """A checkpoint every second step of twelve; the packs and the mixture go on into a second epoch. Of the
+        mixture it is written while training goes on."""
         formats = FORMATS.get(self.method, TOKENS)
         sets = [{"use": use, "path": f"{use}-{i}.jsonl"} for i, use in enumerate(formats)]
         streamed = self.data == "streamed"
@@ -91,7 +92,15 @@ class Cell:
             "schedule": {"use": "cosine", "warmup": 0.1},
             "strategy": "single" if self.processes == 1 else "fsdp2",
             "loggers": ["jsonl"],
-            "train": {"steps": 12, "batch_size": 6, "micro_batch_size": 2, "save_every": 2, "seed": 1, **train},
+            "train": {
+                "steps": 12,
+                "batch_size": 6,
+                "micro_batch_size": 2,
+                "save_every": 2,
+                "seed": 1,
+                "async_save": self.data == "mixture",
+                **train,
+            },
             "output_dir": str(out),
         }
 

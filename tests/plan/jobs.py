@@ -103,7 +103,7 @@ def measured(job: Job, registry: Registry) -> tuple[int, int]:
     """The most bytes of tensors alive in the steps of a real run, and those of its optimizer's state."""
     run = assemble(job, registry)
     job.method.prepare(run)
-    trainer = Trainer(run, RunEventBus([]), Saver(RunDir(job.output_dir), None))
+    trainer = Trainer(run, RunEventBus([]), Saver(RunDir(job.output_dir), job.train, run.world.device))
     meter = Meter()
     for model in (run.model, *run.frozen.values()):
         meter.hold([*model.parameters(), *model.buffers()])

@@ -64,6 +64,14 @@ def test_the_document(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not Path("run").exists()
 
 
+def test_a_copy_that_is_saved_from_counts(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = planned(capsys, job, "train.save_every=1")
+    aside = planned(capsys, job, "train.save_every=1", "train.async_save=true")
+    assert aside["bytes"]["checkpoint"] == 12 * plain["parameters"] + 4 * 20
+    assert aside["bytes"]["total"] - plain["bytes"]["total"] == aside["bytes"]["checkpoint"]
+    assert planned(capsys, job, "train.async_save=true")["bytes"] == plain["bytes"], "the end is waited for"
+
+
 def test_a_length_takes_the_place_of_the_data(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long, longer = (planned(capsys, job, "--length", length) for length in (500, 1000))
     assert long["batch"] == {"documents": 2, "tokens": 1000, "from_data": False}

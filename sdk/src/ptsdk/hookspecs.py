@@ -122,7 +122,7 @@ class RunEvents:
 
     @hookspec
     def checkpoint(self, run: Run, step: int, path: Path) -> None:
-        """A checkpoint is complete on disk."""
+        """The checkpoint of ``step`` is complete on disk; with ``train.async_save``, some steps later."""
 
     @hookspec
     def run_end(self, run: Run, error: BaseException | None) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 FREE = re.compile(
     r"job\.(output_dir|loggers|callbacks\.\d+\.timeout|"
-    r"train\.(save_every|keep_last|on_save_error|on_nonfinite|max_skipped))(\.|$)"
+    r"train\.(save_every|async_save|keep_last|on_save_error|on_nonfinite|max_skipped))(\.|$)"
 )
 REGROUPED = re.compile(
     r"environment\.|sources\.|data\.validation|job\.(strategy|data\.validation|train\.(validate_every|validate_at_start|micro_batch_size|"

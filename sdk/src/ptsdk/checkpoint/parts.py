@@ -7,11 +7,12 @@ quantised weights. Nothing is pickled; a class is found among what is imported a
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ptsdk.errors import UserError
 
@@ -67,3 +68,13 @@ def map_parts(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
         return function(tensor)
     inner = {name: map_parts(function, part) for name, part in parts.inner.items()}
     return rebuild(Parts(parts.kind, inner, parts.context, parts.size, parts.stride))
+
+
+def plain(tensor: Tensor) -> Iterator[Tensor]:
+    """The tensors that a subclass is made of (shards, codes and scales), or the tensor itself."""
+    if not is_traceable_wrapper_subclass(tensor):
+        yield tensor
+        return
+    for name in tensor.__tensor_flatten__()[0]:
+        if isinstance(part := getattr(tensor, name), Tensor):
+            yield from plain(part)

@@ -12,8 +12,8 @@ import base64
 import json
 import random
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ptsdk.checkpoint.files import atomic_folder, write_json
 from ptsdk.checkpoint.run_dir import RunDir, step_of
-from ptsdk.checkpoint.tensors import TensorFiles, save_tensors
+from ptsdk.checkpoint.tensors import TensorFiles, copied, save_tensors
 from ptsdk.checkpoint.tree import flatten_state, unflatten_state
 from ptsdk.errors import UserError
 
@@ -40,8 +40,8 @@ class CheckpointContents:
         step: optimizer steps taken.
         model: every trained weight by name, None where ``adapter`` holds what was trained.
         adapter: the folder that ``Adapter.save`` wrote, for ``Adapter.load``.
-        optimizer_state: as given to ``save_checkpoint``.
-        state: as given to ``save_checkpoint``.
+        optimizer_state: as given to ``draft_checkpoint``.
+        state: as given to ``draft_checkpoint``.
         lock: the run's lock.json when it was saved, None where there was none.
     """
 
@@ -53,39 +53,71 @@ class CheckpointContents:
     lock: dict[str, Any] | None
 
 
-def save_checkpoint(
-    run_dir: RunDir,
+@dataclass(frozen=True)
+class Draft:
+    """A checkpoint that is not written yet.
+
+    Attributes:
+        step: optimizer steps taken.
+        model: the trained weights by name.
+        adapter: writes ``model`` as an adapter into a folder; None where these are all the weights.
+        tensors, tree: of the optimizer and the state, as ``flatten_state`` gives them.
+    """
+
+    step: int
+    model: Mapping[str, Tensor]
+    adapter: Callable[[Mapping[str, Tensor], Path], None] | None
+    tensors: Mapping[str, Tensor]
+    tree: dict[str, Any]
+
+    def apart(self, live: Collection[int]) -> Draft:
+        """The same, with copies of the tensors of the state, and of those whose storage is at one of the
+        addresses ``live``: what is done to these afterwards does not reach it."""
+        state = {t.untyped_storage().data_ptr() for place, t in self.tensors.items() if place.startswith("/state/")}
+        return replace(self, model=copied(self.model, live), tensors=copied(self.tensors, {*live, *state}))
+
+    def write(self, run_dir: RunDir) -> Path:
+        """Write it: complete and durable when this returns, absent when it fails. Works on any thread.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            WriteError: the disk is full, or similar. Nothing is left.
+            RunError: a tensor that cannot be stored.
+        """
+        path = run_dir.checkpoint(self.step)
+        with atomic_folder(path, manifest=True, replace=True) as folder:
+            if self.adapter is None:
+                save_tensors(self.model, folder / MODEL)
+            else:
+                (folder / ADAPTER).mkdir()
+                self.adapter(self.model, folder / ADAPTER)
+            save_tensors(self.tensors, folder / OPTIMIZER)
+            write_json(folder / STATE, {"format": FORMAT, "step": self.step, **self.tree})
+            if run_dir.lock_file.exists():
+                shutil.copyfile(run_dir.lock_file, folder / LOCK)
+        return path
+
+
+def draft_checkpoint(
     step: int,
-    model: Mapping[str, Tensor] | Callable[[Path], None],
+    model: Mapping[str, Tensor],
     optimizer_state: Mapping[str, Any],
     state: Mapping[str, Any],
-) -> Path:
-    """Write the checkpoint of ``step``: complete and durable when this returns, absent when it fails.
+    adapter: Callable[[Mapping[str, Tensor], Path], None] | None = None,
+) -> Draft:
+    """The checkpoint of ``step``, to be written. It holds the tensors it is given; of all else, later changes
+    are not seen.
 
     Args:
-        model: the trained weights by name, or a function that writes an adapter into a folder.
+        step, model, adapter: see ``Draft``.
         optimizer_state, state: trees of tensors, numbers, strings, lists and mappings.
 
-    Returns:
-        Its folder.
-
     Raises:
-        WriteError: the disk is full, or similar. Nothing is left.
         RunError: a state holds what cannot be stored.
     """
-    tensors, tree = flatten_state({"optimizer": optimizer_state, "state": state})
-    path = run_dir.checkpoint(step)
-    with atomic_folder(path, manifest=True, replace=True) as folder:
-        if isinstance(model, Mapping):
-            save_tensors(model, folder / MODEL)
-        else:
-            (folder / ADAPTER).mkdir()
-            model(folder / ADAPTER)
-        save_tensors(tensors, folder / OPTIMIZER)
-        write_json(folder / STATE, {"format": FORMAT, "step": step, **tree})
-        if run_dir.lock_file.exists():
-            shutil.copyfile(run_dir.lock_file, folder / LOCK)
-    return path
+    return Draft(step, model, adapter, *flatten_state({"optimizer": optimizer_state, "state": state}))
 
 
 def load_checkpoint(path: Path) -> CheckpointContents:

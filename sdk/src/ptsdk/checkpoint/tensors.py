@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ def distinct(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
     first: dict[tuple[Any, ...], str] = {}
     taken: dict[int, list[tuple[int, int]]] = {}  # byte ranges already claimed, by storage
     for name, tensor in tensors.items():
-        key = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        key = _identity(tensor)
         if tensor.numel() and key in first:
             aliases[name] = first[key]
             continue
@@ -185,6 +185,21 @@ def distinct(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
         own[name] = plain.clone() if any(start < e and s < end for s, e in ranges) else plain
         ranges.append((start, end))
     return own, aliases
+
+
+def copied(tensors: Mapping[str, Tensor], live: Collection[int]) -> dict[str, Tensor]:
+    """The tensors, with a copy of each that lies in one of the storages at the addresses ``live``. A tensor
+    under several names is copied once."""
+    copies: dict[tuple[Any, ...], Tensor] = {}
+    for tensor in tensors.values():
+        if tensor.untyped_storage().data_ptr() in live and _identity(tensor) not in copies:
+            copies[_identity(tensor)] = tensor.detach().clone()
+    return {name: copies.get(_identity(tensor), tensor) for name, tensor in tensors.items()}
+
+
+def _identity(tensor: Tensor) -> tuple[Any, ...]:
+    """Equal where two tensors are the same elements of the same memory."""
+    return (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class RunListener(Component):
         """A pass over the validation data ended."""
 
     def checkpoint(self, run: Run, step: int, path: Path) -> None:
-        """A checkpoint is complete on disk."""
+        """The checkpoint of ``step`` is complete on disk; with ``train.async_save``, some steps later."""
 
     def run_end(self, run: Run, error: BaseException | None) -> None:
         """The run is over."""

@@ -98,6 +98,11 @@ class TrainSection(Section):
     seed: int = Field(0, ge=0, lt=2**63, description="of the sample order, new weights and dropout")
     clip_grad_norm: float | None = Field(1.0, gt=0, description="gradients longer than this are shortened; null: never")
     save_every: int | None = Field(None, gt=0, description="steps between checkpoints; null: at the end alone")
+    async_save: Literal["auto"] | bool = Field(
+        "auto",
+        description="write checkpoints while training goes on, from a copy in the host's memory; auto: where "
+        "training is on an accelerator, whose memory is copied in any case. The last is always waited for",
+    )
     validate_every: int | None = Field(None, gt=0, description="steps between validations; null: at the end alone")
     validate_at_start: bool = Field(False, description="validate before the first step too")
     on_save_error: Literal["stop", "continue"] = Field(

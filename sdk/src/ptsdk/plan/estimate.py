@@ -19,6 +19,7 @@ from ptsdk.plan.workload import Workload, workload_of
 from ptsdk.registry import Registry
 from ptsdk.train.assemble import refuse_offloading
 from ptsdk.train.frozen import open_frozen, open_model
+from ptsdk.train.saving import saves_aside
 
 NOT_SEEN = {
     "activation_offloading": "activations are counted as if they stayed on the device: offloading is not modelled",
@@ -35,26 +36,29 @@ class Plan:
         trace: what was counted.
         processes: how many the run is spread over.
         from_data: whether lengths are those of the data, else ``data.max_length`` is assumed.
+        copy: bytes that a checkpoint is written from while training goes on, where they are in the same memory.
         notes: what was not taken into account.
     """
 
     trace: Trace
     processes: int
     from_data: bool
+    copy: int = 0
     notes: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
         """Bytes of tensors alive at the peak of a step."""
-        return self.trace.total
+        return self.trace.total + self.copy
 
     def bytes(self) -> dict[str, int]:
-        """``{weights, gradients, optimizer, activations, total}``. Activations are what the peak is above
-        the other three: everything else that a step holds."""
+        """``{weights, gradients, optimizer, activations, total}``. Activations are what the peak of a step is
+        above the other three; ``checkpoint`` is there where ``copy`` is."""
         trace = self.trace
         activations = trace.total - trace.weights - trace.gradients - trace.optimizer
         kept = {"weights": trace.weights, "gradients": trace.gradients, "optimizer": trace.optimizer}
-        return {**kept, "activations": activations, "total": trace.total}
+        copy = {"checkpoint": self.copy} if self.copy else {}
+        return {**kept, "activations": activations, **copy, "total": self.total}
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -126,7 +130,11 @@ class Planner:
                 notes = tuple(note for option, note in NOT_SEEN.items() if getattr(job.train, option))
                 train = job.train.model_copy(update={"activation_offloading": False})
                 trace = traced(job.model_copy(update={"train": train}), *setting)
-                self._plans[overrides, size] = Plan(trace, size, setting.workload.from_data, notes)
+                copied = (
+                    train.save_every and saves_aside(train, device := setting.workload.device) and device.type == "cpu"
+                )
+                copy = trace.saved if copied else 0
+                self._plans[overrides, size] = Plan(trace, size, setting.workload.from_data, copy, notes)
         return self._plans[overrides, size]
 
     def held(self, *overrides: str) -> Held:

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
+from ptsdk.checkpoint.parts import plain
+
 Resize = Callable[[torch.UntypedStorage, int], None]
 
 
@@ -144,16 +146,6 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._grow(size - before)
 
         return resize_
-
-
-def plain(tensor: Tensor) -> Iterator[Tensor]:
-    """The tensors that a subclass is made of (shards, codes and scales), or the tensor itself."""
-    if not is_traceable_wrapper_subclass(tensor):
-        yield tensor
-        return
-    for name in tensor.__tensor_flatten__()[0]:
-        if isinstance(part := getattr(tensor, name), Tensor):
-            yield from plain(part)
 
 
 def held_bytes(tensors: Iterable[Tensor]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ptsdk.checkpoint.run_dir import RunDir
 from ptsdk.checkpoint.weights import resolve_dtype, stored_shape
@@ -48,6 +49,7 @@ class Held:
         parameters, trainable: weights of the policy by their number, over all processes; of packed ones
             those that a checkpoint would hold.
         weights, gradients, optimizer: bytes; gradients as many as are alive together.
+        saved: bytes of what trains and of the optimizer, whole: what a checkpoint is written from.
     """
 
     parameters: int
@@ -55,6 +57,7 @@ class Held:
     weights: int
     gradients: int
     optimizer: int
+    saved: int
 
     @property
     def held(self) -> int:
@@ -148,6 +151,7 @@ def _held(run: Run) -> Held:
         weights=held_bytes(tensor for model in (run.model, *run.frozen.values()) for tensor in _tensors(model)),
         gradients=(max if run.job.train.optimizer_in_backward else sum)(gradients),
         optimizer=held_bytes(_state(run.optimizer)),
+        saved=held_bytes(whole(tensor) for tensor in (*trained, *_state(run.optimizer))),
     )
 
 
@@ -155,7 +159,7 @@ class _Marking(Trainer):
     """The trainer, with a mark where gradients are complete and one where the optimizer begins."""
 
     def __init__(self, run: Run, meter: Shadows) -> None:
-        super().__init__(run, RunEventBus([]), Saver(RunDir(Path()), None))
+        super().__init__(run, RunEventBus([]), Saver(RunDir(Path()), run.job.train, CPU))
         self._meter = meter
         run.optimizer.register_step_pre_hook(lambda *_: meter.mark("update"))
 
@@ -205,6 +209,11 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 def _state(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
     for entry in optimizer.state.values():
         yield from (value for value in entry.values() if isinstance(value, Tensor))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """One like ``tensor``, of all its shards."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype) if isinstance(tensor, DTensor) else tensor
 
 
 def _counted(policy: CausalLM) -> tuple[int, int]:

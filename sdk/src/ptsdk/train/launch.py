@@ -74,7 +74,7 @@ def _run(job: Job, registry: Registry, resume: bool, overwrite: bool, locked: Ma
             resume_from(run, events, run_dir, lock)
         if is_main:
             write_inputs(run_dir, job, lock)
-        saver = Saver(run_dir, job.train.keep_last, job.train.on_save_error)
+        saver = Saver(run_dir, job.train, run.world.device)
         metrics = Trainer(run, events, saver).fit()
         if isinstance(run.train_data, Stream) and (told := run.train_data.told()):
             print(f"ptsdk: {told}", file=sys.stderr)

@@ -101,6 +101,8 @@ def relief(job: Job) -> list[str]:
     if train.activation_checkpointing != "full":
         lines.append("set train.activation_checkpointing=full: the same numbers, computed twice")
     lines.append(f"shorten data.max_length, now {job.data.max_length}, or spread the run over more processes (--nproc)")
+    if train.async_save is True:
+        lines.append("set train.async_save=false: no copy of weights and optimizer while a checkpoint is written")
     if not job.adapter.keeps_base:
         lines.append("train an adapter instead of every weight (`ptsdk list adapter`)")
     lines.append("`ptsdk plan JOB` tells what a job takes: weights, gradients, optimizer, activations")

@@ -2,57 +2,134 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from ptsdk.checkpoint.files import WriteError
+from ptsdk.checkpoint.parts import plain
 from ptsdk.checkpoint.run_dir import RunDir
-from ptsdk.checkpoint.state import CheckpointContents, capture_rng, restore_rng, save_checkpoint
+from ptsdk.checkpoint.state import CheckpointContents, Draft, capture_rng, draft_checkpoint, restore_rng
 from ptsdk.checkpoint.weights import adapter_names
 from ptsdk.contracts.run import Progress, Run
+from ptsdk.job.sections import TrainSection
 from ptsdk.train.events import RunEventBus
 
 
-@dataclass(frozen=True)
 class Saver:
-    """Writes the checkpoints of a run, and keeps the newest ``keep_last``."""
+    """Writes the checkpoints of a run, and keeps the newest ``train.keep_last``.
 
-    run_dir: RunDir
-    keep_last: int | None
-    on_error: Literal["stop", "continue"] = "stop"
+    With ``train.async_save`` a thread writes a copy while training goes on; the trainer asks after each step
+    whether it is done. There is one such write at a time, and none outlives ``completing``.
+    """
 
-    def save(self, run: Run, events: RunEventBus, *, needed: bool = False) -> None:
+    def __init__(self, run_dir: RunDir, train: TrainSection, device: torch.device) -> None:
+        self._run_dir, self._train = run_dir, train
+        self._aside = saves_aside(train, device)
+        self._thread = ThreadPoolExecutor(1, "ptsdk-save")
+        self._writing: tuple[int, Future[Path]] | None = None
+
+    def save(self, run: Run, events: RunEventBus, *, last: bool = False, needed: bool = False) -> None:
         """A checkpoint of the step just finished. Called by all processes together.
 
         Args:
-            needed: the run ends here, and what is not saved is lost.
+            last: no training follows, so it is complete on disk when this returns.
+            needed: what is not saved is lost.
 
         Raises:
-            WriteError: it could not be written, and the run is to stop for that, or the checkpoint was
-                ``needed``. Earlier ones are as they were.
+            WriteError: it, or the one before, could not be written, and the run is to stop for that, or the
+                checkpoint was ``needed``. Earlier ones are as they were.
         """
-        own = adapter_names(run.job.adapter, run.model)
-        tensors = run.strategy.gather(run.model, own or [name for name, _ in run.model.named_parameters()])
-        optimizer = run.strategy.gather_optimizer(run.model, run.optimizer)
-        state = {
-            "progress": asdict(run.progress),
-            "rng": run.strategy.collect(capture_rng()),
-            "method": run.job.method.state(run),
-            "listeners": events.state(run),
-        }
-        if run.world.is_main:
-            adapter = run.job.adapter
-            model = (lambda folder: adapter.save(tensors, folder, run.base_model)) if own else tensors
-            try:
-                path = save_checkpoint(self.run_dir, run.progress.step, model, optimizer, state)
-                self.run_dir.prune(self.keep_last, run.progress.step)
-                events.checkpoint(run, run.progress.step, path)
-            except WriteError as error:
-                if needed or self.on_error == "stop":
-                    raise
-                print(f"ptsdk: {error}\n    the run goes on (train.on_save_error)", file=sys.stderr, flush=True)
+        self.settle(run, events, wait=True)
+        draft = _draft(run, events)
+        if run.world.is_main and self._aside and not last:
+            self._writing = draft.step, self._thread.submit(self._write, draft.apart(_live(run)))
+        elif run.world.is_main:
+            written = functools.partial(self._write, draft)
+            self._tell(run, events, draft.step, written, stop=needed or self._stops)
         run.strategy.barrier()
+
+    def settle(self, run: Run, events: RunEventBus, *, wait: bool = False) -> None:
+        """Tell of the checkpoint that was being written, if it is done.
+
+        Args:
+            wait: until it is.
+
+        Raises:
+            WriteError: it could not be written, and the run is to stop for that.
+        """
+        self._settle(run, events, wait, self._stops)
+
+    @contextmanager
+    def completing(self, run: Run, events: RunEventBus) -> Iterator[None]:
+        """When the block has ended, however it did, nothing is being written any more."""
+        try:
+            yield
+        except BaseException:
+            self._settle(run, events, wait=True, stop=False)
+            raise
+        else:
+            self._settle(run, events, wait=True, stop=self._stops)
+        finally:
+            self._thread.shutdown()
+
+    @property
+    def _stops(self) -> bool:
+        return self._train.on_save_error == "stop"
+
+    def _write(self, draft: Draft) -> Path:
+        path = draft.write(self._run_dir)
+        self._run_dir.prune(self._train.keep_last, draft.step)
+        return path
+
+    def _settle(self, run: Run, events: RunEventBus, wait: bool, stop: bool) -> None:
+        if self._writing and (wait or self._writing[1].done()):
+            (step, future), self._writing = self._writing, None
+            self._tell(run, events, step, future.result, stop)
+
+    def _tell(self, run: Run, events: RunEventBus, step: int, written: Callable[[], Path], stop: bool) -> None:
+        try:
+            events.checkpoint(run, step, written())
+        except WriteError as error:
+            if stop:
+                raise
+            print(f"ptsdk: {error}\n    the run goes on (train.on_save_error)", file=sys.stderr, flush=True)
+
+
+def saves_aside(train: TrainSection, device: torch.device) -> bool:
+    """Whether a copy is written while training goes on: where a device's memory is copied anyway, or as told."""
+    return device.type != "cpu" if train.async_save == "auto" else train.async_save
+
+
+def _draft(run: Run, events: RunEventBus) -> Draft:
+    """What a checkpoint holds now; on the main process, whole."""
+    own, adapter, base = adapter_names(run.job.adapter, run.model), run.job.adapter, run.base_model
+    tensors = run.strategy.gather(run.model, own or [name for name, _ in run.model.named_parameters()])
+    optimizer = run.strategy.gather_optimizer(run.model, run.optimizer)
+    state = {
+        "progress": asdict(run.progress),
+        "rng": run.strategy.collect(capture_rng()),
+        "method": run.job.method.state(run),
+        "listeners": events.state(run),
+    }
+    save = (lambda weights, folder: adapter.save(weights, folder, base)) if own else None
+    return draft_checkpoint(run.progress.step, tensors, optimizer, state, save)
+
+
+def _live(run: Run) -> set[int]:
+    """The addresses of all storages that training goes on to write to."""
+    entries = (value for entry in run.optimizer.state.values() for value in entry.values())
+    tensors: list[Tensor] = [p for p in run.model.parameters() if p.requires_grad]
+    tensors += [value for value in entries if isinstance(value, Tensor)]
+    return {part.untyped_storage().data_ptr() for tensor in tensors for part in plain(tensor.detach())}
 
 
 def restore(run: Run, events: RunEventBus, contents: CheckpointContents) -> list[str]:

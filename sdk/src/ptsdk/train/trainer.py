@@ -50,7 +50,7 @@ class Trainer:
         self.events.run_start(self.run)
         self.events.model_ready(self.run)
         try:
-            with StopSignals() as signals:
+            with StopSignals() as signals, self.saver.completing(self.run, self.events):
                 self._loop(signals)
         except BaseException as caught:
             error = caught
@@ -75,8 +75,10 @@ class Trainer:
                 self._validate()
             wishes = (signals.received, self.events.should_stop(run, progress.step, self.last))
             signal, progress.stopped = _agreed(run.strategy.collect(wishes))
-            if signal or self._over() or _every(self.train.save_every, progress.step):
-                self.saver.save(run, self.events, needed=signal is not None)
+            self.saver.settle(run, self.events)
+            last = signal is not None or self._over()
+            if last or _every(self.train.save_every, progress.step):
+                self.saver.save(run, self.events, last=last, needed=signal is not None)
             signals.raise_if(signal)
             if self._over():
                 break

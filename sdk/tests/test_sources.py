@@ -20,12 +20,13 @@ from safetensors.torch import save_file
 
 from ptsdk.builtin.datasets import Text
 from ptsdk.builtin.formats import Safetensors
-from ptsdk.builtin.sources import Hub, HubFailure, Package, parse_hub
+from ptsdk.builtin.sources import Hub, Package, parse_hub
 from ptsdk.checkpoint.cache import cache_dir, verified
 from ptsdk.checkpoint.sources import open_checkpoint, parse_reference
 from ptsdk.contracts.checkpoint import Checkpoint
 from ptsdk.data.rows import read
 from ptsdk.errors import RunError, UserError
+from ptsdk.hub import HubFailure
 from ptsdk.plugins import DiscoveryOptions, Entry, scan
 from ptsdk.registry import Registry
 from ptsdk.specs import CheckpointFormatSpec
@@ -547,7 +548,7 @@ def test_a_file_of_a_data_repository_is_read_like_a_local_one(hub: FakeHub, tmp_
 @pytest.mark.parametrize(
     ("path", "status", "code", "words"),
     [
-        ("org/name/gone.jsonl", 200, "", r"org/name has no file gone\.jsonl"),
+        ("org/name/gone.jsonl", 200, "", r"gone\.jsonl: the data set has no such file"),
         ("org/name/x.jsonl", 404, "RepoNotFound", r"no such data set, or no access(.|\n)*HF_TOKEN"),
         ("org/name@v2/x.jsonl", 404, "RevisionNotFound", "no revision v2"),
         ("org/name@refs/convert/parquet/x.jsonl", 404, "RevisionNotFound", "no revision refs/convert/parquet"),
@@ -569,6 +570,15 @@ def test_a_data_file_of_a_hub_that_fails(hub: FakeHub, tmp_path: Path, monkeypat
     hub.status = 503
     with pytest.raises(RunError, match=r"x\.jsonl could not be fetched(.|\n)*503(.|\n)*HF_ENDPOINT"):
         list(read("hf://datasets/org/name/x.jsonl", tmp_path))
+
+
+def test_a_data_file_of_a_hub_that_fails_for_a_while(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    hub.files["x.jsonl"] = b'{"text": "one"}\n'
+    hub.failures = 8  # more than the library itself puts up with
+    assert len(list(read("hf://datasets/org/name/x.jsonl", tmp_path))) == 1
 
 
 def test_hub_references() -> None:

@@ -12,16 +12,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from ptsdk.builtin.sources import Hub, HubFailure
+from ptsdk.builtin.sources import Hub
+from ptsdk.data import hub_files
+from ptsdk.hub import HubFailure
 
 COMMIT = "c" * 40
+SIZE = 400_072
+NAMES = {"model": "model.safetensors", "data": "train.jsonl"}
+"""What is fetched, and the file that the hub is moody about: one that has a SHA-256."""
 
 
 @dataclass
 class Moody:
-    """What the hub does to the weights, so many times."""
+    """What the hub does to large files, so many times."""
 
     files: dict[str, bytes]
     cuts: int = 0
@@ -37,7 +42,8 @@ class Moody:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Moody]:
     save_file({"w": torch.arange(100_000.0)}, tmp_path / "w.safetensors")
-    state = Moody({"config.json": b"{}", "model.safetensors": (tmp_path / "w.safetensors").read_bytes()})
+    large = {"model.safetensors": (tmp_path / "w.safetensors").read_bytes(), "train.jsonl": b'{"a":1}\n' * (SIZE // 8)}
+    state = Moody({"config.json": b"{}", **large})
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *args: object) -> None:
@@ -57,12 +63,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Moody]:
 
         def file(self, name: str) -> None:
             content = state.files[name]
-            etag = hashlib.sha256(content).hexdigest() if name.endswith(".safetensors") else "e" * 40
+            etag = hashlib.sha256(content).hexdigest() if name in large else "e" * 40
             start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
             part = content[start:]
             more = {"Content_Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
             self.head(206 if start else 200, part, ETag=f'"{etag}"', **more)
-            if name.endswith(".safetensors") and self.command == "GET":
+            if name in large and self.command == "GET":
                 state.ranges.append(self.headers.get("Range"))
                 return self.mood(part)
             self.body(part)
@@ -106,46 +112,69 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Moody]:
     server.server_close()
 
 
-def fetched() -> torch.Tensor:
-    return load_file(Hub(attempts=2, wait=0).fetch("hf://org/name") / "model.safetensors")["w"]
+def fetched(kind: str) -> bytes:
+    if kind == "model":
+        return (Hub(attempts=2, wait=0).fetch("hf://org/name") / NAMES[kind]).read_bytes()
+    wanted = hub_files.parse(url := "hf://datasets/org/name/train.jsonl")
+    assert wanted is not None
+    return Path(hub_files.fetch(url, wanted)).read_bytes()
 
 
+of_either = pytest.mark.parametrize("kind", NAMES)
+
+
+@of_either
 @pytest.mark.parametrize("mood", ["cuts", "stalls"])
-def test_a_download_that_breaks_off_goes_on_where_it_was(hub: Moody, mood: str) -> None:
+def test_a_download_that_breaks_off_goes_on_where_it_was(hub: Moody, kind: str, mood: str) -> None:
     setattr(hub, mood, 2)
-    assert fetched().equal(torch.arange(100_000.0))
-    assert len(hub.files["model.safetensors"]) == 400_072
+    assert fetched(kind) == hub.files[NAMES[kind]]
+    assert len(hub.files[NAMES[kind]]) == SIZE
     assert hub.ranges == [None, "bytes=200000-", "bytes=300000-"]  # what came is kept in whole chunks
 
 
-def test_one_that_breaks_off_again_and_again_ends_in_words(hub: Moody, tmp_path: Path) -> None:
+@of_either
+def test_one_that_breaks_off_again_and_again_ends_in_words(hub: Moody, tmp_path: Path, kind: str) -> None:
     hub.cuts = 1000
-    with pytest.raises(HubFailure, match="hf://org/name could not be fetched: "):
-        fetched()
-    assert not list((tmp_path / "hub").rglob("model.safetensors"))
+    with pytest.raises(HubFailure, match=r"hf://.*org/name.* could not be fetched: "):
+        fetched(kind)
+    assert not list((tmp_path / "hub").rglob(NAMES[kind]))
     hub.cuts = 0
-    assert fetched().equal(torch.arange(100_000.0))
+    assert fetched(kind) == hub.files[NAMES[kind]]
 
 
-def test_other_bytes_than_were_announced_are_fetched_anew(hub: Moody) -> None:
+@of_either
+def test_other_bytes_than_were_announced_are_fetched_anew(hub: Moody, kind: str) -> None:
     hub.lies = 1
-    assert fetched().equal(torch.arange(100_000.0))
+    assert fetched(kind) == hub.files[NAMES[kind]]
     assert len(hub.ranges) == 2
 
 
-def test_a_hub_that_always_sends_other_bytes_is_not_believed(hub: Moody, tmp_path: Path) -> None:
+@of_either
+def test_a_hub_that_always_sends_other_bytes_is_not_believed(hub: Moody, tmp_path: Path, kind: str) -> None:
     hub.lies = 1000
-    with pytest.raises(HubFailure, match=r"model\.safetensors does not have the SHA-256 that the hub gives it"):
-        fetched()
-    assert not list((tmp_path / "hub").rglob("model.safetensors"))
+    with pytest.raises(HubFailure, match=f"{NAMES[kind]} does not have the SHA-256 that the hub gives it"):
+        fetched(kind)
+    assert not list((tmp_path / "hub").rglob(NAMES[kind]))
 
 
-def test_what_went_bad_in_the_cache_is_fetched_anew(hub: Moody, tmp_path: Path) -> None:
-    fetched()
-    (file,) = (path for path in (tmp_path / "hub").rglob("model.safetensors") if path.is_symlink())
+@of_either
+def test_what_went_bad_in_the_cache_is_fetched_anew(hub: Moody, tmp_path: Path, kind: str) -> None:
+    fetched(kind)
+    (file,) = (path for path in (tmp_path / "hub").rglob(NAMES[kind]) if path.is_symlink())
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.resolve().write_bytes(content)
-    assert fetched().equal(torch.arange(100_000.0))
-    fetched()
+    assert fetched(kind) == hub.files[NAMES[kind]]
+    fetched(kind)
     assert len(hub.ranges) == 2
+
+
+def test_a_page_in_the_place_of_an_answer_is_no_fault_of_the_repository(
+    hub: Moody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def page(*args: object, **kwargs: object) -> str:
+        raise json.JSONDecodeError("Expecting value", "<html>", 0)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", page)
+    with pytest.raises(HubFailure, match="could not be fetched: JSONDecodeError"):
+        fetched("model")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from pathlib import Path, PurePosixPath
 
 from packaging.utils import canonicalize_name
@@ -23,12 +22,11 @@ from ptsdk.checkpoint.packages import (
     shipped,
 )
 from ptsdk.contracts.checkpoint import CheckpointSource
-from ptsdk.errors import RunError, UserError
+from ptsdk.errors import UserError
+from ptsdk.hub import ATTEMPTS, WAIT, explained, patiently, refuse_damage
 
 SMALL = ["*.json", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "NOTICE*"]
 WEIGHTS = ["*.safetensors"]
-REACH = "is there a network? HF_ENDPOINT names another hub, and a model may be a local folder"
-TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
 
 class Hub(CheckpointSource):
@@ -39,8 +37,8 @@ class Hub(CheckpointSource):
     Large files are checked against the SHA-256 that the hub gives them, once after each download.
     """
 
-    attempts: int = Field(4, ge=1, description="how often a download is tried when the hub fails")
-    wait: float = Field(1.0, ge=0, description="seconds before the second attempt, doubled before each further one")
+    attempts: int = Field(ATTEMPTS, ge=1, description="how often a download is tried when the hub fails")
+    wait: float = Field(WAIT, ge=0, description="seconds before the second attempt, doubled before each further one")
 
     def fetch(self, url: str, *, weights: bool = True) -> Path:
         """The snapshot's folder in the hub's cache.
@@ -50,62 +48,21 @@ class Hub(CheckpointSource):
             RunError: the hub fails, or sends other bytes than it announces, and the cache has not got it.
         """
         repository, revision = parse_hub(url)
-        for attempt in range(1, self.attempts):
-            try:
-                return self._download(url, repository, revision, weights)
-            except HubFailure:
-                time.sleep(self.wait * 2 ** (attempt - 1))
-        return self._download(url, repository, revision, weights)
+        return patiently(lambda: self._download(url, repository, revision, weights), self.attempts, self.wait)
 
     def _download(self, url: str, repository: str, revision: str | None, weights: bool) -> Path:
-        from huggingface_hub import errors, snapshot_download
+        from huggingface_hub import snapshot_download
 
-        try:
+        with explained(url, repository, revision, kind="model", form="hf://org/name[@revision]"):
             folder = snapshot_download(
                 repository,
                 revision=revision,
                 allow_patterns=SMALL + WEIGHTS if weights else SMALL,
                 endpoint=os.environ.get("HF_ENDPOINT"),
             )
-        except errors.GatedRepoError as error:
-            raise UserError(f"{url} asks for consent to its terms", hint=_access(repository)) from error
-        except errors.RepositoryNotFoundError as error:
-            raise UserError(f"{url}: no such model, or no access to it", hint=_access(repository)) from error
-        except errors.RevisionNotFoundError as error:
-            raise UserError(
-                f"{url}: no revision {revision}", hint="look at the branches and tags of the model"
-            ) from error
-        except errors.HFValidationError as error:
-            raise UserError(f"{url}: {error}", hint="the form is hf://org/name[@revision]") from error
-        except errors.EntryNotFoundError as error:
-            if os.environ.get("HF_HUB_OFFLINE", "0").upper() in {"1", "ON", "YES", "TRUE"}:
-                raise UserError(f"{url} is not in the cache, and HF_HUB_OFFLINE is set", hint="unset it") from error
-            raise _failure(url, repository, error) from error
-        except ValueError as error:  # what the library says of a file name that would leave its cache
-            raise UserError(f"{url}: {error}", hint="do not use this repository") from error
-        except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # of requests or httpx, by version
-            raise _failure(url, repository, error) from error
-        refuse_damage(url, Path(folder))
+        for file in sorted(Path(folder).rglob("*")):
+            refuse_damage(url, file, verified)
         return Path(folder)
-
-
-class HubFailure(RunError):
-    """The hub did not answer as it should; trying again may help."""
-
-
-def refuse_damage(url: str, folder: Path) -> None:
-    """Hash what the hub's cache keeps under a SHA-256: every file that is not in git itself. A damaged one is
-    taken out of the cache.
-
-    Raises:
-        HubFailure: naming the file.
-    """
-    for file in sorted(folder.rglob("*")):
-        kept = file.resolve()
-        if re.fullmatch(r"[0-9a-f]{64}", kept.name) and not verified(kept, kept.name):
-            file.unlink()
-            kept.unlink()
-            raise HubFailure(f"{url}: {file.name} does not have the SHA-256 that the hub gives it")
 
 
 def parse_hub(url: str) -> tuple[str, str | None]:
@@ -123,25 +80,6 @@ def parse_hub(url: str) -> tuple[str, str | None]:
     if not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", repository):
         raise UserError(f"{url} is not of the form hf://org/name[@revision]")
     return repository, revision or None
-
-
-def _access(repository: str) -> str:
-    return f"check the name; a private or gated model needs HF_TOKEN and access at https://huggingface.co/{repository}"
-
-
-def _failure(url: str, repository: str, error: BaseException) -> UserError | HubFailure | RunError:
-    """What an HTTP status means: 401 and 403 are the user's; 5xx, or no answer at all, may pass."""
-    chain = [error]
-    while (cause := chain[-1].__cause__) is not None:
-        chain.append(cause)
-    statuses = [getattr(getattr(link, "response", None), "status_code", None) for link in chain]
-    status = next((number for number in statuses if number is not None), None)
-    if status in (401, 403):
-        return UserError(f"{url}: access denied (HTTP {status})", hint=_access(repository))
-    root = f"{type(chain[-1]).__name__}: {chain[-1]}".splitlines()[0]
-    if status is None or status in TRANSIENT:
-        return HubFailure(f"{url} could not be fetched: {root}\n    {REACH}")
-    return RunError(f"{url} could not be fetched: {root}")
 
 
 class Package(CheckpointSource):

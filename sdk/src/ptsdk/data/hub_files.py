@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from ptsdk.errors import RunError, UserError
+from ptsdk.errors import UserError
+from ptsdk.hub import explained, patiently, refuse_damage
 
 HUB = "hf://datasets/"
 
 _PART = r"\w[\w.-]*"
 _REVISION = r"refs/(?:convert/[\w.-]+|pr/\d+)|[^/@:]+"
 _FILE = re.compile(rf"{HUB}(?P<repository>{_PART}/{_PART})(?:@(?P<revision>{_REVISION}))?/(?P<file>[^@].*)")
-_ACCESS = "check the name; a private or gated data set needs HF_TOKEN and access at https://huggingface.co/datasets/"
+_FORM = f"{HUB}org/name[@revision]/path/to/file"
 
 
 class HubFile(NamedTuple):
@@ -36,46 +40,43 @@ def parse(path: str) -> HubFile | None:
 
 def fetch(path: str, wanted: HubFile) -> str:
     """The file in the hub's own cache. ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` are
-    honoured, and a hub that cannot be reached is no error for what is cached.
+    honoured, downloads are resumed, and a hub that cannot be reached is no error for what is cached. A file that
+    the hub gives a SHA-256 is checked against it.
 
     Args:
         path: as the job has it, for messages.
 
     Raises:
         UserError: no such repository, revision or file, or no access to it.
-        RunError: the hub fails, and the cache has not got it.
+        RunError: the hub fails, or sends other bytes than it announces, and the cache has not got it.
     """
-    from huggingface_hub import errors, hf_hub_download
-
     if any(char in wanted.file for char in "*?[") or {"", ".", ".."} & set(wanted.file.split("/")):
-        raise UserError(f"{path} names no file", hint=f"write {HUB}org/name[@revision]/path/to/file, one entry a file")
-    endpoint = os.environ.get("HF_ENDPOINT")
-    try:
+        raise UserError(f"{path} names no file", hint=f"write {_FORM}, one entry a file")
+    return patiently(lambda: _download(path, wanted))
+
+
+def _download(path: str, wanted: HubFile) -> str:
+    from huggingface_hub import hf_hub_download
+
+    with explained(path, f"datasets/{wanted.repository}", wanted.revision, kind="data set", form=_FORM):
         found = hf_hub_download(
-            wanted.repository, wanted.file, repo_type="dataset", revision=wanted.revision, endpoint=endpoint
+            wanted.repository,
+            wanted.file,
+            repo_type="dataset",
+            revision=wanted.revision,
+            endpoint=os.environ.get("HF_ENDPOINT"),
         )
-    except errors.GatedRepoError as error:
-        raise UserError(f"{path} asks for consent to its terms", hint=_ACCESS + wanted.repository) from error
-    except errors.RepositoryNotFoundError as error:
-        raise UserError(f"{path}: no such data set, or no access to it", hint=_ACCESS + wanted.repository) from error
-    except errors.RevisionNotFoundError as error:
-        hint = "look at the branches and tags of the data set"
-        raise UserError(f"{path}: no revision {wanted.revision}", hint=hint) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise _unreachable(path, error) from error
-    except errors.EntryNotFoundError as error:
-        raise UserError(f"{path}: {wanted.repository} has no file {wanted.file}", hint="look at its files") from error
-    except errors.HFValidationError as error:
-        raise UserError(f"{path}: {error}", hint=f"the form is {HUB}org/name[@revision]/path/to/file") from error
-    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # of requests or httpx, by version
-        raise _unreachable(path, error) from error
+    refuse_damage(path, Path(found), _has)
     return str(found)
 
 
-def _unreachable(path: str, error: BaseException) -> RunError:
-    """The hub's own words, of the first cause: what is raised last says only that nothing was cached."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    root = f"{type(error).__name__}: {error}".splitlines()[0]
-    hint = "is there a network? HF_ENDPOINT names another hub, and a data set may be local files"
-    return RunError(f"{path} could not be fetched, and is not in the cache: {root}\n    {hint}")
+def _has(file: Path, sha256: str) -> bool:
+    stat = file.stat()
+    return _digest(file, stat.st_size, stat.st_mtime_ns) == sha256
+
+
+@cache
+def _digest(file: Path, size: int, mtime_ns: int) -> str:
+    """The SHA-256 of a file, read once a process while it stays as it is."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

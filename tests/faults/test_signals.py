@@ -26,7 +26,7 @@ class Ask(Callback):
             os.kill(os.getpid(), signal.Signals[os.environ["ASK"]])
 """
 DIE = """
-import os, signal
+import os, signal, time
 import torch
 from ptsdk.builtin.losses import CrossEntropy
 
@@ -45,6 +45,8 @@ class Die(CrossEntropy):
                 torch.empty(2**50)
             if self.how == "exit":
                 os._exit(3)
+            if self.how == "hang":
+                time.sleep(3600)
             os.kill(os.getpid(), signal.Signals[self.how])
         return super().__call__(hidden_states, head, labels)
 """
@@ -77,9 +79,9 @@ def test_the_step_is_finished_and_saved(
     assert all(ours[key].equal(theirs[key]) for key in theirs)
 
 
-def start(path: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ptsdk", "run", str(path), "--nproc", "2"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+def start(path: Path, count: int = 2) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ptsdk", "run", str(path), "--nproc", str(count)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.dist
@@ -97,14 +99,32 @@ def test_a_signal_reaches_every_process(job: dict[str, Any], write_job: WriteJob
     assert json.loads((saved / "state.json").read_text())["step"] == metrics(run)[-1]["step"]
 
 
-@pytest.mark.slow
+SLOW = """
+import time
+from ptsdk.builtin.datasets import Instruct
+
+class Slow(Instruct):
+    def rows(self, base):
+        print("reading", flush=True)
+        time.sleep(60)
+        return super().rows(base)
+"""
+
+
 @pytest.mark.dist
-def test_a_signal_before_there_is_anything_to_save(job: dict[str, Any], write_job: WriteJob, tmp_path: Path) -> None:
-    process = start(write_job({**job, "strategy": "fsdp2"}))
-    time.sleep(1)
-    process.send_signal(signal.SIGTERM)
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["SIGUSR1", pytest.param("SIGTERM", marks=pytest.mark.slow)])
+def test_a_signal_before_there_is_anything_to_save(
+    job: dict[str, Any], write_job: WriteJob, tmp_path: Path, name: str, count: int
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    job["data"]["train"]["use"] = "./slow.py:Slow"
+    process = start(write_job({**job, "strategy": "single" if count == 1 else "fsdp2"}), count)
+    assert process.stdout is not None and "reading" in process.stdout.readline()
+    process.send_signal(signal.Signals[name])
     process.communicate(timeout=60)
-    assert process.returncode in (143, -signal.SIGTERM) and not (tmp_path / "run").exists()
+    assert process.returncode in (143, -signal.SIGTERM)  # for a shell the same
+    assert not (tmp_path / "run").exists()
 
 
 HOW = {
@@ -129,3 +149,17 @@ def test_one_of_two_processes_dies(job: dict[str, Any], write_job: WriteJob, tmp
     assert process.returncode == code, said
     assert message in said and said.count("ptsdk:") == 1
     assert sorted(folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir())[0] == "step-00000002"
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+@pytest.mark.parametrize("count", [2, 4])
+def test_one_of_several_processes_hangs(job: dict[str, Any], write_job: WriteJob, tmp_path: Path, count: int) -> None:
+    (tmp_path / "die.py").write_text(DIE)
+    job |= {"loss": {"use": "./die.py:Die", "how": "hang"}, "strategy": {"use": "fsdp2", "timeout": 5}}
+    job["train"] |= {"micro_batch_size": 1}
+    process = start(write_job(job), count)
+    _, said = process.communicate(timeout=90)
+    assert process.returncode == 1, said
+    assert f"ptsdk: process 1 of {count} did not take part in an exchange: ended, or not there within 5 s" in said
+    assert said.count("ptsdk:") == 1

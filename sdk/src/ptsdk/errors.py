@@ -43,3 +43,7 @@ class UserError(PtsdkError):
 
 class RunError(PtsdkError):
     """The run itself failed: a non-finite loss, a full disk, a dead rank."""
+
+
+class LostProcess(RunError):
+    """Another process of the run has ended or hangs. If it can, it tells more than this one knows."""

@@ -7,6 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import cache
 from typing import Literal
 
@@ -32,9 +33,14 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What `ptsdk run --nproc` and torchrun tell each process."""
 
 
-def join(wish: Wish, environ: Mapping[str, str] = os.environ) -> World:
+def join(wish: Wish, timeout: float, environ: Mapping[str, str] = os.environ) -> World:
     """Join the process group that the environment describes; alone if it describes none. A group
     that this process is in already is used as it is.
+
+    Args:
+        wish: the device.
+        timeout: seconds that this process waits for the others, now and in every exchange.
+        environ: what tells of them.
 
     Raises:
         UserError: the environment is half set, or there is no such device for this process.
@@ -49,6 +55,7 @@ def join(wish: Wish, environ: Mapping[str, str] = os.environ) -> World:
             store = meeting_place(rank, size) if "RANK" in environ else HashStore()
             dist.init_process_group(
                 COLLECTIVES[device.type],
+                timeout=timedelta(seconds=timeout),
                 store=PrefixStore(f"run {next(RUNS)}", store),
                 rank=rank,
                 world_size=size,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor
 from ptsdk.contracts.strategy import Strategy, World
 from ptsdk.nn.causal_lm import CausalLM
 from ptsdk.nn.head import Head
+from ptsdk_fsdp2.lost import told
 from ptsdk_fsdp2.processes import Wish, join
 from ptsdk_fsdp2.shards import beside, full, place, sharded
 
@@ -39,6 +40,12 @@ class Fsdp2(Strategy):
     reshard_after_forward: bool = Field(
         True, description="give a block up between forward and backward; false gathers it once, for more memory"
     )
+    timeout: float = Field(
+        1800,
+        ge=1,
+        le=10**6,
+        description="seconds that a process waits for another before the run ends; more than a save takes",
+    )
 
     @field_validator("tensor_parallel")
     @classmethod
@@ -49,7 +56,11 @@ class Fsdp2(Strategy):
 
     def setup(self) -> World:
         """Join the processes that `ptsdk run --nproc` or torchrun started; alone without them."""
-        return join(self.device)
+        return join(self.device, self.timeout)
+
+    def exchanging(self) -> AbstractContextManager[None]:
+        """A process that has ended, or hangs, is told by its number."""
+        return told(self.timeout)
 
     def wrap(self, model: CausalLM, world: World) -> CausalLM:
         """Shard each block, then what is left."""

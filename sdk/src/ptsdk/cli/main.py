@@ -17,7 +17,7 @@ import click
 
 import ptsdk
 from ptsdk.cli.processes import rank, should_warn, wait_for_the_cause
-from ptsdk.errors import PtsdkError
+from ptsdk.errors import LostProcess, PtsdkError
 from ptsdk.plugins import DiscoveryOptions, Plugins, scan
 from ptsdk.redaction import environment_secrets, hide
 from ptsdk.registry import Registry
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):  # what click makes of ctrl-c
         return _report("interrupted", 130, given.debug, secrets)
     except PtsdkError as error:
-        wait_for_the_cause(certain=True)
+        wait_for_the_cause(certain=not isinstance(error, LostProcess))
         return _report(str(error), error.exit_code, given.debug, secrets)
     except SystemExit:  # a verb of a plugin chose its exit code
         raise

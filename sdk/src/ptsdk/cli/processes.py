@@ -24,6 +24,8 @@ PATIENCE = 10.0
 """Seconds that a process waits with an error of its own: see ``wait_for_the_cause``."""
 POLL = 0.05
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+ENDED_BY: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
+"""Exit codes of a run that had nothing to save yet."""
 STARTED_BY = "PTSDK_STARTED_BY"
 """Set for the processes started here."""
 SPOKEN = (0, 1, 2, 130, 143)
@@ -39,8 +41,8 @@ def run_together(command: Sequence[str], count: int, environment: Mapping[str, s
 
     Returns:
         0 when all succeeded, else the exit code of the first that failed, after the others were
-        stopped. Signals to this process are handed on; 128 + its number where one ended a process
-        that had nothing to save yet.
+        stopped. Signals to this process are handed on; 130 or 143 where one ended a process that had
+        nothing to save yet.
 
     Raises:
         RunError: one was killed by a signal.
@@ -109,8 +111,8 @@ def _outcome(children: list[subprocess.Popen[bytes]], handed_on: set[int]) -> in
     while None in (codes := [child.poll() for child in children]) and not any(codes):
         time.sleep(POLL)
     for number, code in enumerate(codes):
-        if code is not None and -code in handed_on:
-            return 128 - code
+        if code is not None and -code in ENDED_BY and handed_on:
+            return ENDED_BY[-code]
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             raise RunError(f"process {number} of {len(children)} was killed by {name}; the others were stopped")

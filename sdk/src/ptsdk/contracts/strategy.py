@@ -42,6 +42,11 @@ class Strategy(Component):
             UserError: this strategy cannot run in so many processes.
         """
 
+    def exchanging(self) -> AbstractContextManager[None]:
+        """Around a whole run: what it raises inside where a process has ended, or does not come, is told
+        as a ``LostProcess``."""
+        return nullcontext()
+
     @abstractmethod
     def wrap(self, model: CausalLM, world: World) -> CausalLM:
         """Shard or replicate the module, still on the meta device."""

@@ -29,6 +29,7 @@ from ptsdk.train.memory import memory_explained
 from ptsdk.train.result import RunResult
 from ptsdk.train.saving import Saver, restore
 from ptsdk.train.trainer import Trainer
+from ptsdk.train.signals import one_request
 
 
 def run_job(
@@ -53,7 +54,8 @@ def run_job(
         RunError: training failed.
         Stopped: a signal ended it, after saving.
     """
-    with memory_explained(job):
+        LostProcess: another process did.
+    with one_request(), memory_explained(job), job.strategy.exchanging():
         return _run(job, registry, resume, overwrite, locked)
 
 

@@ -17,8 +17,9 @@ from ptsdk.checkpoint.sources import open_checkpoint
 from ptsdk.cli.main import main
 from ptsdk.errors import UserError
 from ptsdk.generate.loading import find_adapter
+from ptsdk.job.yaml_nodes import without
 from ptsdk.plugins import DiscoveryOptions, scan
-from ptsdk.redaction import environment_secrets, hide, redact
+from ptsdk.redaction import SECRET_KEY, environment_secrets, hide, redact
 from ptsdk.registry import Registry
 
 CORE = Registry(scan(DiscoveryOptions(safe=True)))
@@ -179,7 +180,7 @@ def test_files_have_the_permissions_of_the_umask(job: Path) -> None:
         for path in (written := [Path(f"run{mask}"), *Path(f"run{mask}").rglob("*")]):
             mode = stat.S_IMODE(path.stat().st_mode)
             wanted = folders if path.is_dir() else files
-            assert mode in (wanted, wanted | (0o002 if mask == 0 else 0)), f"{path}: {mode:o}"
+            assert mode == wanted, f"{path}: {mode:o}"
         assert len(written) > 10
 
 
@@ -268,6 +269,54 @@ def test_credentials_of_a_url_are_not_shown(job: Path, verb: list[str], capsys: 
         assert code == (0 if verb[0] == "check" and name == "bad.jsonl" else 2)
         assert name in shown.out + shown.err
         assert "pass-word-1" not in shown.out + shown.err
+
+
+WRITTEN = """\
+loggers:
+  - {use: x, token: t0k, password: "p\\x41b", note: t0k is a word}
+  - api-key: |
+      two
+      lines
+    credentials: &c xyz  # said again
+    other: *c
+    Authorization: 'it''s'
+"""
+
+
+def test_what_is_written_out_under_a_secret_key_is_hidden_however_it_is_written() -> None:
+    assert (
+        without(WRITTEN, lambda key: SECRET_KEY.search(key) is not None, "'***'")
+        == """\
+loggers:
+  - {use: x, token: '***', password: '***', note: t0k is a word}
+  - api-key: '***'
+    credentials: &c '***'  # said again
+    other: *c
+    Authorization: '***'
+"""
+    )
+
+
+def test_a_short_secret_is_not_in_the_copy_of_the_job(job: Path) -> None:
+    Path("tracker.py").write_text(LOGGER)
+    text = JOB.replace('loss: {use: "./loss.py:Mine"}\n', "")
+    job.write_text(text.replace("[jsonl]", '[jsonl, {use: "./tracker.py:Tracker", api_key: k9q}]'))
+    assert main(["--safe", "run", "job.yaml"]) == 0
+    assert [path for path in Path("run").rglob("*") if path.is_file() and b"k9q" in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me:p@ss,word@host/x", "https://***@host/x"),
+        ("https://h/x?X-Amz-Signature=abc&part=1&X-Amz-Credential=q", "https://h/x?X-Amz-Signature=***&part=1&X-Amz-Credential=***"),
+        ("https://h/x?sv=1&sig=a%2Fb#c", "https://h/x?sv=1&sig=***#c"),
+        ("https://h/x?design=2&max_tokens=3", "https://h/x?design=2&max_tokens=3"),
+        ("https://h/a of me@x", "https://h/a of me@x"),
+    ],
+)  # fmt: skip
+def test_what_gives_access_in_a_url(url: str, shown: str) -> None:
+    assert hide(url, ()) == shown
 
 
 def test_what_counts_as_a_secret() -> None:

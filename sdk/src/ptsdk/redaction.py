@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 SECRET_KEY = re.compile(
-    r"(^|_)(password|passwd|secret|api_?key|(access|auth|api|hf|bearer|refresh|secret)_?(token|key)|credentials?)$|^token$",
+    r"(^|[_-])(passw(or)?d|passphrase|secret|authorization|credentials?|"
+    r"(access|auth|api|hf|bearer|refresh|secret|private)[_-]?(token|key))$|^token$",
     re.IGNORECASE,
 )
 """Keys of a job whose values are hidden."""
@@ -16,7 +17,12 @@ SECRET_VARIABLE = re.compile(
     r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE|SECRET)_?KEY)$", re.IGNORECASE
 )
 """Environment variables whose values are hidden, whether or not a job refers to them."""
-CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+CREDENTIALS = re.compile(r"(?<=://)[^/\s\"']+(?=@)")
+SIGNED = re.compile(
+    r"([?&][\w.-]*(token(?!s)|secret|password|signature|credential|api_?key|access_?key|(?<=[?&])sig)[\w.-]*=)[^&#\s\"']+",
+    re.IGNORECASE,
+)
+"""What gives access in the query of a URL."""
 HIDDEN = "***"
 WHOLE = 6
 
@@ -35,7 +41,7 @@ def hide(text: str, secrets: Collection[str]) -> str:
         return HIDDEN
     for secret in sorted((s for s in secrets if len(s) >= WHOLE), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
-    return CREDENTIALS.sub(HIDDEN, text)
+    return SIGNED.sub(rf"\1{HIDDEN}", CREDENTIALS.sub(HIDDEN, text))
 
 
 def redact(value: Any, secrets: Collection[str]) -> Any:

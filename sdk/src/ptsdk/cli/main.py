@@ -6,6 +6,8 @@ their specs and imports none.
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 import traceback
 from collections.abc import Collection, Sequence
@@ -81,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A verb ends with another code by ``ctx.exit(code)`` or by raising a ``PtsdkError``.
     """
+    os.umask(os.umask(0o077) | stat.S_IWOTH)  # nothing that is made here may be written by everybody
     arguments = list(sys.argv[1:] if argv is None else argv)
     given = _given(arguments)
     secrets = environment_secrets()

@@ -7,6 +7,7 @@ The core schema of YAML 1.2 (yaml.org/spec/1.2.2, section 10.3) is put in its pl
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -70,6 +71,42 @@ def compose(text: str) -> yaml.Node | None:
         raise _explain(error) from error
     finally:
         loader.dispose()
+
+
+def without(text: str, hidden: Callable[[str], bool], put: str) -> str:
+    """The document in ``text`` with ``put`` in the place of every string under a key that is ``hidden``, however
+    it is written.
+
+    Raises:
+        YamlError: see ``compose``.
+    """
+    spans, seen = set(), set[int]()
+    left = [compose(text)]
+    while left:
+        node = left.pop()
+        if node is None or id(node) in seen:  # an alias stands for a node that was met
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            left += [part for pair in node.value for part in pair]
+            spans |= {_span(text, value) for key, value in node.value if _is_text(value) and hidden(str(key.value))}
+        elif isinstance(node, yaml.SequenceNode):
+            left += node.value
+    for start, end in sorted(spans, reverse=True):
+        text = text[:start] + put + text[end:]
+    return text
+
+
+def _is_text(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}str"
+
+
+def _span(text: str, node: yaml.Node) -> tuple[int, int]:
+    """Where the text of a node stands, behind its anchor and tag, up to the end of its last line."""
+    start, end = node.start_mark.index, node.end_mark.index
+    written = text[start:end].rstrip()
+    properties = re.match(r"([&!]\S*\s+)*", written)
+    return start + (properties.end() if properties else 0), start + len(written)
 
 
 def scalar(node: yaml.ScalarNode) -> Any:

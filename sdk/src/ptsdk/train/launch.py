@@ -20,7 +20,8 @@ from ptsdk.contracts.run import Progress, Run
 from ptsdk.data.stream import Stream
 from ptsdk.errors import Problem, UserError
 from ptsdk.job.job import Job
-from ptsdk.redaction import environment_secrets, hide, written_secrets
+from ptsdk.job.yaml_nodes import without
+from ptsdk.redaction import HIDDEN, SECRET_KEY, environment_secrets, hide, written_secrets
 from ptsdk.registry import Registry
 from ptsdk.train.agreement import refuse_disagreement
 from ptsdk.train.assemble import assemble
@@ -28,8 +29,8 @@ from ptsdk.train.events import RunEventBus
 from ptsdk.train.memory import memory_explained
 from ptsdk.train.result import RunResult
 from ptsdk.train.saving import Saver, restore
-from ptsdk.train.trainer import Trainer
 from ptsdk.train.signals import one_request
+from ptsdk.train.trainer import Trainer
 
 
 def run_job(
@@ -52,9 +53,9 @@ def run_job(
     Raises:
         UserError: the job, its data or the output directory do not allow it.
         RunError: training failed.
+        LostProcess: another process did.
         Stopped: a signal ended it, after saving.
     """
-        LostProcess: another process did.
     with one_request(), memory_explained(job), job.strategy.exchanging():
         return _run(job, registry, resume, overwrite, locked)
 
@@ -122,7 +123,8 @@ def refuse_unlocked(run: Run, locked: Mapping[str, Any], new: Mapping[str, Any])
 def write_inputs(run_dir: RunDir, job: Job, lock: Mapping[str, Any]) -> None:
     """job.yaml as given, secrets that are written out hidden, and what it came to."""
     with atomic_file(run_dir.job_file) as partial:
-        partial.write_text(hide(job.text, secrets_of(job)), encoding="utf-8")
+        text = without(job.text, lambda key: SECRET_KEY.search(key) is not None, f'"{HIDDEN}"')
+        partial.write_text(hide(text, secrets_of(job)), encoding="utf-8")
     with atomic_file(run_dir.lock_file) as partial:
         write_json(partial, lock)
 

@@ -45,6 +45,18 @@ def test_manifest_is_what_sha256sum_says(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
 
 
+def test_what_the_manifest_does_not_list_was_not_written_with_it(tmp_path: Path) -> None:
+    folder = written(tmp_path / "c")
+    (folder / ".nfs0001").touch()
+    assert verify_manifest(folder) == []
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"]["sub/a.bin"]
+    write_json(folder / "manifest.json", manifest)
+    assert verify_manifest(folder) == ["sub/a.bin is not in manifest.json"]
+    write_json(folder / "manifest.json", {"files": {}})
+    assert verify_manifest(folder) == ["b.json is not in manifest.json", "sub/a.bin is not in manifest.json"]
+
+
 def test_every_kind_of_damage_is_named(tmp_path: Path) -> None:
     folder = written(tmp_path / "c")
     file = folder / "sub" / "a.bin"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ptsdk.checkpoint.files import write_manifest
 from ptsdk.checkpoint.run_dir import RunDir
 from ptsdk.checkpoint.state import draft_checkpoint
 from ptsdk.errors import UserError
@@ -129,8 +130,8 @@ def test_a_flipped_bit_in_any_file_is_found(run: RunDir, file: str) -> None:
 
 def test_a_manifest_of_something_else_is_not_a_checkpoint(run: RunDir) -> None:
     save(run, 1)
-    (run.checkpoint(1) / "manifest.json").write_text('{"files": {}}')
     (run.checkpoint(1) / "state.json").unlink()
+    write_manifest(run.checkpoint(1))
     with pytest.raises(UserError, match=r"state\.json is missing"):
         run.newest_intact()
 

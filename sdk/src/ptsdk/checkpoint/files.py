@@ -88,18 +88,26 @@ def write_json(path: Path, value: Any) -> None:
 def write_manifest(folder: Path) -> None:
     """Write ``manifest.json``: ``{"files": {name: {"sha256", "size"}}}`` of everything below ``folder``."""
     files = {
-        file.relative_to(folder).as_posix(): {"sha256": sha256_file(file), "size": file.stat().st_size}
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
+        name: {"sha256": sha256_file(folder / name), "size": (folder / name).stat().st_size}
+        for name in _content(folder)
     }
     write_json(folder / MANIFEST, {"files": files})
 
 
+def _content(folder: Path) -> list[str]:
+    """What a manifest lists: every file but itself."""
+    files = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()]
+    return [name for name in files if name != MANIFEST]
+
+
 def verify_manifest(folder: Path) -> list[str]:
-    """What is wrong with a folder written with a manifest; empty when every file is as it was written."""
+    """What is wrong with a folder written with a manifest; empty when every file is as it was written, and there is
+    no other, but hidden ones, which file systems leave."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return [problem for name, entry in files.items() if (problem := _damage(folder, name, entry))]
+        damaged = [problem for name, entry in files.items() if (problem := _damage(folder, name, entry))]
+        unknown = [name for name in _content(folder) if name not in files and not Path(name).name.startswith(".")]
+        return damaged + [f"{name} is not in {MANIFEST}" for name in unknown]
     except FileNotFoundError:
         return [f"{MANIFEST} is missing"]
     except OSError as error:

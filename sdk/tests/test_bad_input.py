@@ -407,3 +407,37 @@ def test_a_config_nested_without_end(capsys: pytest.CaptureFixture[str], folder:
     code, _, err = call(capsys, "check", "job.yaml", "model={path: model}")
     assert code == 2
     assert "config.json:1: cannot be read" in err
+
+
+def test_a_run_tells_which_rows_it_does_not_train_on(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("job.yaml").write_text(PLAIN)
+    long = json.dumps({"prompt": "a", "completion": "b" * 50})
+    unsupervised = json.dumps({"prompt": "a" * 50, "completion": "b"})
+    Path("train.jsonl").write_text(f"{ROW}x\n{long}\n{unsupervised}\n[1]\n")
+    assert main(["--safe", "run", "job.yaml", "data.on_bad_row=skip"]) == 0
+    assert capsys.readouterr().err.splitlines()[:-1] == [
+        "ptsdk: data.train: 2 of 5 rows cut to data.max_length; first",
+        "    train.jsonl:3",
+        "    train.jsonl:4",
+        "ptsdk: data.train: 2 of 5 rows left out, malformed; first",
+        "    train.jsonl:2: not JSON: Expecting value (column 1); one JSON object a line",
+        "    train.jsonl:5: a row must be an object, found list",
+        "ptsdk: data.train: 1 of 5 rows left out, no supervised tokens left after truncation; first",
+        "    train.jsonl:4",
+    ]
+
+
+def test_the_home_of_a_user_is_no_folder_called_tilde(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    Path("job.yaml").write_text(PLAIN.replace("output_dir: run", "output_dir: ~/run"))
+    assert main(["--safe", "run", "job.yaml"]) == 0
+    assert (folder / "home" / "run" / "final").is_dir() and not Path("~").exists()
+    assert main(["--safe", "run", "job.yaml", "output_dir=~nobody-of-that-name/run"]) == 2
+
+
+def test_the_end_of_a_table_that_was_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("job.yaml").write_text(PLAIN)
+    Path("train.csv").write_bytes(b"prompt,completion\na,b\na,b\0\0\0\n")
+    code, _, err = call(capsys, "run", "job.yaml", "data.train.path=train.csv")
+    assert code == 2 and "train.csv:3: NUL bytes: the file was cut off" in err
+    Path("train.csv").unlink()

@@ -37,13 +37,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 FREE = re.compile(
-<<<<<<< HEAD
-    r"job\.(output_dir|loggers|callbacks\.\d+\.timeout|"
-    r"train\.(save_every|async_save|keep_last|on_save_error|on_nonfinite|max_skipped))(\.|$)"
-=======
     r"job\.(output_dir|loggers|callbacks\.\d+\.timeout|strategy\.timeout|"
-    r"train\.(save_every|keep_last|on_save_error|on_nonfinite|max_skipped))(\.|$)"
->>>>>>> f8b7f63 (A process that hangs is named by the others after strategy.timeout; SIGUSR1 ends a run that has no step as SIGTERM does)
+    r"train\.(save_every|async_save|keep_last|on_save_error|on_nonfinite|max_skipped))(\.|$)"
 )
 REGROUPED = re.compile(
     r"environment\.|sources\.|data\.validation|job\.(strategy|data\.validation|train\.(validate_every|validate_at_start|micro_batch_size|"

@@ -84,6 +84,16 @@ class DataReport:
         by_count = sorted(self.dropped.items(), key=lambda item: -item[1].count)
         return asdict(self) | {"dropped": [{"reason": reason, **asdict(count)} for reason, count in by_count]}
 
+    def losses(self) -> list[str]:
+        """What a run tells before it trains on less than it was given: each reason, and the first places."""
+        told = [(f"left out, {reason}", count) for reason, count in self.dropped.items()]
+        if self.truncated.count:
+            told.insert(0, ("cut to data.max_length", self.truncated))
+        return [
+            f"{count.count} of {self.rows} rows {what}; first\n    " + "\n    ".join(count.places)
+            for what, count in told
+        ]
+
 
 def describe_lengths(lengths: NDArray[np.integer], percentiles: Sequence[int] = PERCENTILES) -> dict[str, float]:
     """Least, percentiles, greatest and mean of ``lengths``; empty for none."""

@@ -22,6 +22,7 @@ from ptsdk.redaction import CREDENTIALS, hide
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 LINES = (".jsonl", ".ndjson")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_CUT_OFF = "NUL bytes: the file was cut off while it was written"
 
 
 @dataclass(frozen=True)
@@ -170,10 +171,13 @@ def read_file(file: DataFile) -> Iterator[Row]:
 def _lines(file: DataFile, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(stream, start=1):
         try:
-            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             problem = Problem(f"not UTF-8: {error.reason} at byte {error.start}", "", file.name, number)
             raise UserError(problem) from error
+        if "\0" in text:
+            raise UserError(Problem(_CUT_OFF, "fetch or write it again", file.name, number))
+        yield number, text
 
 
 def _jsonl(file: DataFile, stream: IO[bytes]) -> Iterator[Row]:
@@ -190,7 +194,7 @@ def row_of_line(line: bytes, file: DataFile, number: int) -> Row:
     except UnicodeDecodeError as error:
         return Row({}, place, f"not UTF-8: {error.reason} at byte {error.start}")
     except json.JSONDecodeError as error:
-        why = "NUL bytes: the file was cut off while it was written" if b"\0" in line else "one JSON object a line"
+        why = _CUT_OFF if b"\0" in line else "one JSON object a line"
         return Row({}, place, f"not JSON: {error.msg} (column {error.colno}); {why}")
     except (ValueError, RecursionError) as error:
         return Row({}, place, f"cannot be read: {_beyond(error)}")

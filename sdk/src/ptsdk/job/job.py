@@ -144,10 +144,10 @@ class Job(Section):
     def _possible(cls, value: Path) -> Path:
         """Whether there can be a folder of that name."""
         try:
-            value.exists()
-        except OSError as error:
-            raise ValueError(f"no folder can have this name: {error.strerror}") from error
-        return value
+            (expanded := value.expanduser()).exists()
+        except (OSError, RuntimeError) as error:  # RuntimeError: ~ of nobody
+            raise ValueError(f"no folder can have this name: {getattr(error, 'strerror', error)}") from error
+        return expanded
 
     @property
     def text(self) -> str:

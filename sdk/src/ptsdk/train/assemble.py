@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from ptsdk.contracts.run import Run
 from ptsdk.contracts.strategy import World
 from ptsdk.data.order import SamplePlan, validation_batches
 from ptsdk.data.pipeline import EncodedData, check_vocabulary
+from ptsdk.data.report import DataReport
 from ptsdk.data.stream import Stream
 from ptsdk.data.stream_order import StreamPlan
 from ptsdk.errors import Problem, UserError
@@ -49,9 +51,11 @@ def assemble(job: Job, registry: Registry) -> Run:
     seed_everything(job.train.seed, world.rank)
     model = build_policy(job, policy, world)
     frozen = {name: build_frozen(job, other, world) for name, other in others.items()}
-    refuse_unknown_ids(train, model.vocab_size)
-    if validation:
-        refuse_unknown_ids(validation, model.vocab_size)
+    for key, data in (("data.train", train), ("data.validation", validation)):
+        if data:
+            refuse_unknown_ids(data, model.vocab_size)
+            if isinstance(data, EncodedData):
+                tell_losses(key, data.report, world)
 
     plan = training_plan(job, train, world)
     return Run(
@@ -72,6 +76,12 @@ def assemble(job: Job, registry: Registry) -> Run:
             name: other.checkpoint for name, other in others.items() if other.checkpoint and other is not policy
         },
     )
+
+
+def tell_losses(key: str, report: DataReport, world: World) -> None:
+    """Say on stderr, once for all processes, which rows of the data at ``key`` are not what is trained on."""
+    for line in report.losses() if world.is_main else ():
+        print(f"ptsdk: {key}: {line}", file=sys.stderr, flush=True)
 
 
 def check_exportable(config: Mapping[str, Any]) -> None:

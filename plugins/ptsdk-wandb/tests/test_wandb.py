@@ -182,6 +182,7 @@ def test_rows_are_plotted_over_our_steps(train: Train) -> None:
 
 def test_a_secret_of_the_environment_reaches_no_file(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTE", SECRET)
+    monkeypatch.setattr(sys, "argv", ["ptsdk", "run", "job.yaml", f"loggers.1.token={SECRET}"])  # wandb looks there
     run = train(mode="offline", note="see ${env:NOTE}")
     assert config(folders(run)[0])["callbacks"][0]["note"] == "see ***"
     files = [file for file in (run / "wandb").rglob("*") if file.is_file()]

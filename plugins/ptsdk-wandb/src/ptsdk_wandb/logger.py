@@ -69,6 +69,7 @@ class Wandb(Logger):
             dir=run.output_dir.resolve(),
             config=lock["job"],  # secrets are hidden there
             allow_val_change=True,
+            settings=wandb.Settings(x_disable_meta=True, disable_git=True),  # the command line may hold secrets
         )
         run.scratch[self] = begun
         begun.define_metric(STEP, hidden=True)

@@ -210,10 +210,10 @@ def test_a_models_fingerprint_follows_its_content(tmp_path: Path, monkeypatch: p
     seen = {model_fingerprint(tmp_path)}
     (tmp_path / "README.md").write_text("x")
     assert model_fingerprint(tmp_path) in seen
-    for at in (0, -1):
+    for at in (0, -1, 2**20 + 100):
         weights[at] = 1
         (tmp_path / "model.safetensors").write_bytes(weights)
         seen.add(model_fingerprint(tmp_path))
     (tmp_path / "config.json").write_text("{ }")
     seen |= {model_fingerprint(tmp_path), model_fingerprint(tmp_path / "model.safetensors")}
-    assert len(seen) == 5
+    assert len(seen) == 6

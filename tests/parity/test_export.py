@@ -65,13 +65,17 @@ def test_a_model_in_another_dtype(tmp_path: Path) -> None:
     assert all(small.state_dict()[name].equal(weight.bfloat16()) for name, weight in whole.state_dict().items())
 
 
-def test_another_base_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("part", [".", "final"])
+def test_another_base_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str) -> None:
     other = save_checkpoint(tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
-    assert export(run, "--merge", "--model", other, "--out", tmp_path / "merged") == 2
+    assert export(run / part, "--merge", "--model", other, "--out", tmp_path / "merged") == 2
     assert "is not the model that" in capsys.readouterr().err
     assert not (tmp_path / "merged").exists()
+    command = ["generate", "--model", str(other), "--adapter", str(run / "final"), "--prompt", "a"]
+    assert main(command) == 2
+    assert "is not the model that" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

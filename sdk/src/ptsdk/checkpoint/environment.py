@@ -16,7 +16,9 @@ from packaging.utils import canonicalize_name
 from ptsdk.checkpoint.files import sha256_file
 
 HASHED_IN_FULL = 64 * 2**20
-"""Model files above this many bytes are fingerprinted by size, first and last MiB."""
+"""Model files above this many bytes are fingerprinted by their size, their first and last MiB, and ``SAMPLE`` bytes
+of every MiB between: no tensor of a model's size changes unseen."""
+SAMPLE = 4096
 
 
 def installed_dists() -> dict[str, dict[str, str | None]]:
@@ -92,24 +94,27 @@ def source_digest(module: str) -> str | None:
 def model_fingerprint(path: Path) -> str:
     """A hash of a local checkpoint's weights and config that reads little of them.
 
-    Config and small files count in full, large ones by size and by their first and last MiB (a
-    safetensors header and a GGUF's metadata lie in the first).
+    Config and small files count in full, large ones by samples (``HASHED_IN_FULL``); a safetensors header and a
+    GGUF's metadata lie in the first MiB.
     """
     names = ("config.json",)
     files = [path] if path.is_file() else [f for f in path.iterdir() if f.suffix == ".safetensors" or f.name in names]
     digest = hashlib.sha256()
     for file in sorted(files):
-        digest.update(f"{file.name}\0{_ends(file)}\n".encode())
+        digest.update(f"{file.name}\0{_sampled(file)}\n".encode())
     return digest.hexdigest()
 
 
-def _ends(file: Path) -> str:
+def _sampled(file: Path) -> str:
     size = file.stat().st_size
     if size <= HASHED_IN_FULL:
         return sha256_file(file)
     digest = hashlib.sha256(str(size).encode())
     with file.open("rb") as handle:
         digest.update(handle.read(2**20))
+        for start in range(2**20, size - 2**20, 2**20):
+            handle.seek(start)
+            digest.update(handle.read(SAMPLE))
         handle.seek(-(2**20), 2)
         digest.update(handle.read())
     return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +52,7 @@ def export(
             raise UserError(f"an adapter alone is no model in the format {layout}", hint="fold it in with --merge")
         copy_adapter(folder, out, context.registry)
     elif is_adapter:
-        write_merged(source, folder, base_of(folder, model), out, writer, dtype, context.registry)
+        write_merged(folder, base_of(folder, model), out, writer, dtype, context.registry)
     else:
         write_model(folder, out, writer, dtype, context.registry)
     click.echo(f"wrote {out}", err=True)
@@ -123,35 +122,16 @@ def write_model(folder: Path, out: Path, writer: CheckpointFormat, dtype: str, r
     writer.write(out, lazy, loaded.checkpoint.config, loaded.tokenizer, loaded.checkpoint.generation_config())
 
 
-def write_merged(
-    source: Path, folder: Path, base: str, out: Path, writer: CheckpointFormat, dtype: str, registry: Registry
-) -> None:
+def write_merged(folder: Path, base: str, out: Path, writer: CheckpointFormat, dtype: str, registry: Registry) -> None:
     """The base with the adapter folded in. Sums are made in float32 and rounded once."""
     from ptsdk.checkpoint.weights import LazyTensors
     from ptsdk.generate.loading import find_adapter, load_pretrained
 
-    refuse_other_base(source, base, registry)
     target = stored_dtype(dtype, base, registry)
     loaded = load_pretrained(base, registry, Path(), "float32", folder)
     merged = find_adapter(folder, registry).merged(loaded.model)
     lazy = LazyTensors(list(merged), lambda name: merged[name].to(torch_dtype(target)))
     writer.write(out, lazy, loaded.checkpoint.config, loaded.tokenizer, loaded.checkpoint.generation_config())
-
-
-def refuse_other_base(source: Path, base: str, registry: Registry) -> None:
-    """A run knows the weights it started from: merging into any others would give a third model.
-
-    Raises:
-        UserError: ``base`` is not what the run of ``source`` was trained on.
-    """
-    from ptsdk.checkpoint.environment import model_fingerprint
-    from ptsdk.checkpoint.sources import open_checkpoint
-    from ptsdk.errors import UserError
-
-    lock = source / "lock.json"
-    known: Any = json.loads(lock.read_text("utf-8")).get("model") if lock.is_file() else None
-    if known and model_fingerprint(open_checkpoint(base, Path(), registry).path) != known:
-        raise UserError(f"{base} is not the model that {source} was trained on", hint="name that one with --model")
 
 
 def stored_dtype(dtype: str, reference: str, registry: Registry) -> Dtype:

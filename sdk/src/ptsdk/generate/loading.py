@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ptsdk import hints
+from ptsdk.checkpoint.environment import model_fingerprint
 from ptsdk.checkpoint.inside import refuse_links_out
 from ptsdk.checkpoint.sources import open_checkpoint
 from ptsdk.checkpoint.weights import LazyTensors, build_on_meta, check_names, fill, replace_parameter, resolve_dtype
@@ -75,10 +76,12 @@ def load_weights(
     """The model of an opened checkpoint, in eval mode, with the adapter of a folder on it.
 
     Raises:
-        UserError: no plugin reads one of them, or tensors that are missing, unexpected or of
-            another shape.
+        UserError: no plugin reads one of them, tensors that are missing, unexpected or of another
+            shape, or an adapter of another model.
     """
     adaption = find_adapter(adapter, registry) if adapter is not None else None
+    if adapter is not None:
+        refuse_other_base(checkpoint, adapter)
     model = build_on_meta(find_family(checkpoint, registry), checkpoint.config, dtype)
     names = [name for name, _ in model.named_parameters()]
     check_names(model, names, checkpoint)
@@ -88,6 +91,21 @@ def load_weights(
     if adaption is not None and adapter is not None:
         load_adapter(model, adaption, adapter, device)
     return model.eval()
+
+
+def refuse_other_base(checkpoint: Checkpoint, adapter: Path) -> None:
+    """A run knows the weights that its ``final/`` was trained on: beside any others it is a third model.
+
+    Raises:
+        UserError: ``checkpoint`` is not what the run was trained on.
+    """
+    lock = adapter.resolve().parent / "lock.json"
+    if adapter.resolve().name != "final" or not lock.is_file():
+        return
+    known = read_json(lock).get("model")
+    if known and model_fingerprint(checkpoint.path) != known:
+        hint = "name that one as the model; a copy of final/ outside its run is not compared"
+        raise UserError(f"{checkpoint.path} is not the model that {lock.parent} was trained on", hint=hint)
 
 
 def load_adapter(model: CausalLM, adapter: Adapter, folder: Path, device: torch.device) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,13 @@ def test_weights_are_those_of_the_file(folder: Path, registry: Registry) -> None
     assert checkpoint.path == folder
     half = load_pretrained(str(folder), registry, Path(), "bfloat16").model
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+
+
+def test_loading_does_not_import_a_compiler(folder: Path) -> None:
+    """Of the two seconds that would take, a model that is only read has no use."""
+    code = f"import sys, ptsdk; ptsdk.load_model({str(folder)!r}); print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_the_tied_head_may_be_stored_too(folder: Path, registry: Registry) -> None:

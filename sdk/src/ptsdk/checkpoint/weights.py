@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.overrides import TorchFunctionMode
 
 from ptsdk.contracts.adapter import Adapter
 from ptsdk.contracts.checkpoint import Checkpoint
@@ -39,8 +40,19 @@ class LazyTensors(Mapping[str, Tensor]):
 
 def build_on_meta(family: ModelFamily, config: dict[str, Any], dtype: torch.dtype) -> CausalLM:
     """The module without storage, every parameter in ``dtype``."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return family.build(config).to(dtype)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves ``torch.nn.init`` out: what has no storage keeps no numbers, and to draw them there torch
+    imports its compiler, two seconds of a start."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def resolve_dtype(wish: str, device: torch.device) -> torch.dtype:

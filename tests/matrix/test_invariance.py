@@ -49,7 +49,8 @@ def trained(
     registry = Registry(scan())
     out = Path(job["output_dir"]).parent / name
     result = run_job(load_job(write_job({**job, "output_dir": str(out)}), (), registry), registry)
-    return metrics(result.output_dir), load_file(result.final_dir / "model.safetensors")
+    (weights,) = result.final_dir.glob("*model.safetensors")  # of an adapter where one trains
+    return metrics(result.output_dir), load_file(weights)
 
 
 def assert_same(a: Any, b: Any, rel: float) -> None:

@@ -1,0 +1,98 @@
+"""Options that save time or memory, in combination: what is trained is the same.
+
+Every two values of two options meet in some run (a pairwise cover), beside a plain run of the same
+method and update.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import WORDS, WriteJob
+from tests.matrix.test_invariance import assert_same, trained
+
+Values = dict[str, Any]
+
+AXES: dict[str, list[Any]] = {
+    "micro": [{"micro_batch_size": 8}, {"micro_batch_size": 2}, {"micro_batch_tokens": 150}],
+    "activation_checkpointing": ["none", "full", "selective"],
+    "optimizer_in_backward": [False, True],
+    "async_save": [False, True],
+    "streaming": [False, True],
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "sft": {},
+    "dpo": {"method": "dpo", "data": {"train": {"use": "preference", "path": "pairs.jsonl"}, "max_length": 96}},
+    "kd": {"method": {"use": "kd", "teacher": {"path": "teacher"}}},
+}
+UPDATES: dict[str, dict[str, Any]] = {
+    "full": {"optimizer": {"use": "sgd", "lr": 0.1, "momentum": 0.9}},
+    # Of a gradient that is nearly zero Adam makes a step of full size, whichever way it was rounded; not above eps.
+    "lora": {"adapter": {"use": "lora", "rank": 4}, "optimizer": {"use": "adamw", "lr": 1e-3, "eps": 1e-3}},
+}
+
+
+def is_legal(values: Values) -> bool:
+    """An update in the backward takes the whole step as one micro-batch."""
+    return not values["optimizer_in_backward"] or values["micro"] == {"micro_batch_size": 8}
+
+
+def pairwise_cover() -> Iterator[Values]:
+    """Few combinations in which every legal pair of values occurs; the first that adds most, again and again."""
+    whole = [dict(zip(AXES, chosen, strict=True)) for chosen in itertools.product(*AXES.values())]
+    legal = [values for values in whole if is_legal(values)]
+    missing = {pair for values in legal for pair in pairs(values)}
+    while missing:
+        best = max(legal, key=lambda values: len(missing & pairs(values)))
+        missing -= pairs(best)
+        yield best
+
+
+def pairs(values: Values) -> set[tuple[tuple[str, str], ...]]:
+    return set(itertools.combinations(((name, repr(value)) for name, value in values.items()), 2))
+
+
+def job_with(job: dict[str, Any], values: Values) -> dict[str, Any]:
+    rest = {key: value for key, value in values.items() if key not in ("micro", "streaming")}
+    train = {**job["train"], "save_every": 2, "clip_grad_norm": None} | rest | values["micro"]
+    return {**job, "train": train, "data": {**job["data"], "streaming": values["streaming"]}}
+
+
+@pytest.fixture
+def pairs_file(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.jsonl"
+    with path.open("w") as file:
+        for i in range(40):
+            words = [" ".join(WORDS[(i * k + j + k) % len(WORDS)] for j in range(k + i % 6)) for k in (1, 3, 5)]
+            file.write(json.dumps(dict(zip(("prompt", "chosen", "rejected"), words, strict=True))) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("method", METHODS)
+def test_options_together_train_the_same(
+    method: str, update: str, job: dict[str, Any], write_job: WriteJob, pairs_file: Path, tmp_path: Path
+) -> None:
+    job["train"] = {"steps": 4, "batch_size": 8, "seed": 3}
+    if method == "kd":
+        teacher = trained(job_with(job, plain()), write_job, "first")
+        assert teacher
+        (tmp_path / "first" / "final").rename(tmp_path / "teacher")
+    job |= METHODS[method] | UPDATES[update]
+    expected = trained(job_with(job, plain()), write_job, "plain")
+    for number, values in enumerate(pairwise_cover()):
+        try:
+            assert_same(trained(job_with(job, values), write_job, f"run-{number}"), expected, rel=2e-6)
+        except AssertionError as error:
+            raise AssertionError(f"{values}: {error}") from error
+
+
+def plain() -> Values:
+    """Every option at its first value."""
+    return {name: choices[0] for name, choices in AXES.items()}

@@ -157,6 +157,9 @@ def test_packs_hold_every_row_of_an_epoch_once(folder: Path, shuffle):
         assert all(sum(stream[row].length for row in pack) <= 16 for pack in packs)
         assert len(packs) < 60
     assert (epochs[0] == epochs[1]) == (not shuffle)
+    steps = [row for step in islice(made.steps(Progress()), 18) for row in flat(step)]  # none is lost between them
+    assert steps == [row for packs in epochs for pack in packs for row in pack][: len(steps)]
+    assert len(steps) > len(usable)
     if not shuffle:
         firsts = [min(pack) for pack in epochs[0][:8]]
         assert firsts == sorted(firsts)

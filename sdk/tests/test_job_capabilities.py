@@ -153,6 +153,8 @@ def test_packing_is_for_documents(objective: str) -> None:
         ),
         ({"activation_offloading": True}, ["train.activation_offloading"]),
         ({"activation_offloading": True, "activation_checkpointing": "full"}, []),
+        ({"activation_checkpointing_every": 2}, ["train.activation_checkpointing_every"]),
+        ({"activation_checkpointing_every": 2, "activation_checkpointing": "selective"}, []),
         ({"validate_every": 5}, ["train.validate_every"]),
     ],
 )

@@ -96,15 +96,17 @@ def test_packing_sees_every_token_once(job: dict[str, Any], write_job: WriteJob)
     assert totals[1][2] < totals[0][2]
 
 
-@pytest.mark.parametrize("mode", ["full", "selective"])
+@pytest.mark.parametrize(("mode", "every"), [("full", 1), ("selective", 1), ("full", 2)])
 @pytest.mark.parametrize("adapter", ["full", {"use": "lora", "rank": 4, "dropout": 0.2}])
 def test_recomputed_activations_give_the_same_bits(
-    job: dict[str, Any], write_job: WriteJob, mode: str, adapter: Any
+    job: dict[str, Any], write_job: WriteJob, mode: str, every: int, adapter: Any
 ) -> None:
     job["adapter"] = adapter
     losses = []
     for chosen in ("none", mode):
-        job["train"]["activation_checkpointing"] = chosen
+        job["train"] |= {
+            "activation_checkpointing": chosen, "activation_checkpointing_every": 1 if chosen == "none" else every,
+        }  # fmt: skip
         registry = Registry(scan())
         out = Path(job["output_dir"]).parent / chosen
         result = run_job(load_job(write_job({**job, "output_dir": str(out)}), (), registry), registry)

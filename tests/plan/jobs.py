@@ -43,6 +43,9 @@ JOBS: dict[str, dict[str, Any]] = {
     "sft-tokens": {"train": {"micro_batch_size": None, "micro_batch_tokens": 250}},
     "sft-packed": {"data": {"packing": True}},
     "sft-full-checkpointing": {"train": {"activation_checkpointing": "full"}},
+    "sft-checkpointing-every-other": {
+        "train": {"activation_checkpointing": "full", "activation_checkpointing_every": 2},
+    },
     "sft-selective-checkpointing": {"train": {"activation_checkpointing": "selective"}},
     "sft-in-backward": {
         "train": {"optimizer_in_backward": True, "micro_batch_size": 4, "clip_grad_norm": None},

@@ -72,6 +72,17 @@ def test_a_copy_that_is_saved_from_counts(job: Path, capsys: pytest.CaptureFixtu
     assert planned(capsys, job, "train.async_save=true")["bytes"] == plain["bytes"], "the end is waited for"
 
 
+def test_fewer_blocks_that_recompute_hold_more(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    full = "train.activation_checkpointing=full"
+    few = [f"train.activation_checkpointing_every={n}" for n in (1, 2, 3)]
+    deep = "model.config.num_hidden_layers=6"
+    peaks = [planned(capsys, job, "--length", 500, deep, full, every)["bytes"]["total"] for every in few]
+    none = planned(capsys, job, "--length", 500, deep)["bytes"]["total"]
+    assert peaks[0] < peaks[1] < peaks[2] < none
+    code, _, err = plan(capsys, job, full, few[2])
+    assert code == 2 and "of every 3 blocks one is to recompute, but the model has 2" in err
+
+
 def test_a_length_takes_the_place_of_the_data(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long, longer = (planned(capsys, job, "--length", length) for length in (500, 1000))
     assert long["batch"] == {"documents": 2, "tokens": 1000, "from_data": False}

@@ -43,7 +43,7 @@ FREE = re.compile(
 REGROUPED = re.compile(
     r"environment\.|sources\.|data\.validation|job\.(strategy|data\.validation|train\.(validate_every|validate_at_start|micro_batch_size|"
     r"micro_batch_tokens|"
-    r"compile|activation_checkpointing|activation_offloading|optimizer_in_backward))(\.|$)"
+    r"compile|activation_checkpointing(_every)?|activation_offloading|optimizer_in_backward))(\.|$)"
 )
 LENGTH = re.compile(r"(total_steps|job\.train\.(steps|epochs))$")
 OF_ONE_PROCESS = re.compile(r"environment\.|job\.(output_dir|loggers)(\.|$)")

@@ -177,6 +177,12 @@ def _memory(train: TrainSection) -> Iterator[Fault]:
             "a step cannot be skipped when the optimizer has stepped in the backward",
             "set train.on_nonfinite=stop, or train.optimizer_in_backward=false",
         )
+    if train.activation_checkpointing_every > 1 and train.activation_checkpointing == "none":
+        yield Fault(
+            ("train", "activation_checkpointing_every"),
+            "it says which blocks recompute, but activation_checkpointing is none",
+            "set train.activation_checkpointing=full, or leave it out",
+        )
     if train.activation_offloading and train.activation_checkpointing == "none":
         yield Fault(
             ("train", "activation_offloading"),

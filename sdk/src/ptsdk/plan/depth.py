@@ -53,6 +53,8 @@ def held(job: Job, models: Models, workload: Workload, world: World) -> Held:
 
 def _left_out(job: Job, models: Models, workload: Workload, world: World) -> int:
     """How many blocks the shallower model does without; 0 where the whole has to be gone through."""
+    if job.train.activation_checkpointing_every > 1:
+        return 0  # blocks that recompute are not like those that do not
     blocks = shaped(job, models.policy, workload, world).layers
     if len(blocks) < WORTH_IT or models.policy.config.get(DEPTH) != len(blocks) or not alike(blocks):
         return 0

@@ -98,11 +98,12 @@ def _state(job: Job, registry: Registry) -> Iterator[Technique]:
 
 def _recomputing(job: Job) -> Iterator[Technique]:
     modes = {"none": ("selective", "full"), "selective": ("full",), "full": ()}
-    for mode in modes[job.train.activation_checkpointing]:
+    whole = job.train.activation_checkpointing_every == 1
+    of_all = () if whole else ("train.activation_checkpointing_every=1",)
+    for mode in modes[job.train.activation_checkpointing] if whole else ("full",):
         cost = {"selective": 8, "full": 30}[mode]
-        yield Technique(
-            "recompute", f"{mode} activation checkpointing", (f"train.activation_checkpointing={mode}",), cost
-        )
+        overrides = (f"train.activation_checkpointing={mode}", *of_all)
+        yield Technique("recompute", f"{mode} activation checkpointing", overrides, cost)
 
 
 def _smaller(job: Job, processes: int) -> Iterator[Technique]:

@@ -99,7 +99,8 @@ def rehearse(job: Job, models: Models, workload: Workload, world: World) -> Trac
         run, meter = stage.run, stage.meter
         trainer = _Marking(run, meter)
         meter.restart()
-        checkpoint_activations(run.model, job.train.activation_checkpointing)
+        train = job.train
+        checkpoint_activations(run.model, train.activation_checkpointing, train.activation_checkpointing_every)
         with marked(meter, {"policy": run.model, **run.frozen}):
             batches = job.method.rehearse(run)
             trainer.step(batches)

@@ -112,7 +112,7 @@ def build_policy(job: Job, policy: Opened, world: World) -> CausalLM:
     base = base_tensors(model, names, policy.checkpoint, job.train.seed, policy.place)
     job.strategy.load(model, base, world, dtype)
     job.adapter.init(model, job.train.seed)
-    checkpoint_activations(model, job.train.activation_checkpointing)
+    checkpoint_activations(model, job.train.activation_checkpointing, job.train.activation_checkpointing_every)
     if job.train.compile:
         for block in model.layers:
             block.compile(dynamic=True)

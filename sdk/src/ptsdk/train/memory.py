@@ -17,7 +17,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from ptsdk.errors import RunError
+from ptsdk.errors import Problem, RunError, UserError
 from ptsdk.job.job import Job
 from ptsdk.nn.causal_lm import CausalLM
 
@@ -31,16 +31,23 @@ SAVED_OPS = {
 """What ``selective`` keeps: the results of matrix products and attention; the rest is cheap to redo."""
 
 
-def checkpoint_activations(model: CausalLM, mode: str) -> None:
-    """Make each block recompute its activations in the backward.
+def checkpoint_activations(model: CausalLM, mode: str, every: int = 1) -> None:
+    """Make blocks recompute their activations in the backward.
 
     Args:
         model: its blocks are changed in place; parameter names stay.
         mode: ``none``; ``full`` keeps a block's input alone; ``selective`` keeps ``SAVED_OPS`` too.
+        every: of so many blocks the first recomputes.
+
+    Raises:
+        UserError: the model has fewer.
     """
+    if every > len(model.layers):
+        message = f"of every {every} blocks one is to recompute, but the model has {len(model.layers)}"
+        raise UserError(Problem(message, path="train.activation_checkpointing_every"))
     if mode == "none":
         return
-    for block in model.layers:
+    for block in model.layers[::every]:
         block.forward = functools.partial(_recomputed, block, block.forward, mode == "selective")
 
 
@@ -98,8 +105,8 @@ def relief(job: Job) -> list[str]:
     key = "micro_batch_tokens" if train.micro_batch_size is None else "micro_batch_size"
     if (size := getattr(train, key)) > 1:
         lines.append(f"lower train.{key}, now {size}: batch_size and the result stay")
-    if train.activation_checkpointing != "full":
-        lines.append("set train.activation_checkpointing=full: the same numbers, computed twice")
+    if train.activation_checkpointing != "full" or train.activation_checkpointing_every > 1:
+        lines.append("set train.activation_checkpointing=full, of every block: the same numbers, computed twice")
     lines.append(f"shorten data.max_length, now {job.data.max_length}, or spread the run over more processes (--nproc)")
     if train.async_save is True:
         lines.append("set train.async_save=false: no copy of weights and optimizer while a checkpoint is written")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard
 from torchao.optim import AdamW4bit as Torchao4
 from torchao.optim import AdamW8bit as Torchao8
 
@@ -95,11 +95,29 @@ def test_state_is_small() -> None:
         assert sum(getattr(moment, name).nbytes for name in names) <= limit * model.matrix.numel()
 
 
-@pytest.mark.parametrize("component", [AdamW8bit(), AdamW4bit()])
-def test_shards_in_bfloat16_are_refused(component: LowBit) -> None:
+def test_shards_in_bfloat16_step_as_their_rows_do() -> None:
+    whole = torch.randn(64, 128, generator=torch.Generator().manual_seed(0)).bfloat16()
+    rows = nn.Parameter(whole[:32].clone())
+    oracle = Torchao8([rows], lr=1e-2, weight_decay=0.1)
+    with pretended(2):
+        mesh = init_device_mesh("cpu", (2,))
+        shard = nn.Parameter(DTensor.from_local(whole[:32].clone(), mesh, [Shard(0)], run_check=False))
+        optimizer = AdamW8bit(lr=1e-2, weight_decay=0.1).build({"w": shard})
+        for step in range(3):
+            rows.grad = torch.randn(32, 128, generator=torch.Generator().manual_seed(step)).bfloat16()
+            shard.grad = DTensor.from_local(rows.grad.clone(), mesh, [Shard(0)], run_check=False)
+            oracle.step()
+            optimizer.step()
+        assert shard.to_local().equal(rows) and not rows.equal(whole[:32])
+        state = {key: value.to_local() for key, value in optimizer.state[shard].items() if isinstance(value, DTensor)}
+        assert_same_state({**optimizer.state[shard], **state}, oracle.state[rows])
+
+
+def test_shards_in_bfloat16_are_too_much_for_4_bits() -> None:
     with pretended(2):
         mesh = init_device_mesh("cpu", (2,))
         for dtype, refused in ((torch.float32, False), (torch.bfloat16, True)):
-            shard = nn.Parameter(distribute_tensor(torch.zeros(64, 128, dtype=dtype), mesh, [Shard(0)]))
+            rows = torch.zeros(32, 128, dtype=dtype)
+            shard = nn.Parameter(DTensor.from_local(rows, mesh, [Shard(0)], run_check=False))
             with pytest.raises(UserError, match=r"shards in torch\.bfloat16: w") if refused else nullcontext():
-                component.build({"w": shard})
+                AdamW4bit().build({"w": shard})

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ptsdk.builtin.optimizers import Betas, decay_groups
@@ -40,12 +40,13 @@ class AdamW8bit(LowBit):
     """State in 8 bits, dynamic code, a scale for each 256 (arXiv:2110.02861)."""
 
     def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-        """torchao's; a UserError where it cannot update the weights."""
+        """torchao's."""
         from torchao.optim import AdamW8bit as Torchao
 
-        refuse_small_shards(parameters)
-        groups = decay_groups(parameters, self.weight_decay)
-        optimizer: torch.optim.Optimizer = Torchao(groups, **self._options())
+        class OnShards(Float32OnShards, Torchao):  # type: ignore[misc]
+            pass
+
+        optimizer: torch.optim.Optimizer = OnShards(decay_groups(parameters, self.weight_decay), **self._options())
         return optimizer
 
 
@@ -57,18 +58,31 @@ class AdamW4bit(LowBit):
         from torchao.optim import AdamW4bit as Torchao
 
         refuse_small_shards(parameters)
-        groups = decay_groups(parameters, self.weight_decay)
-        optimizer: torch.optim.Optimizer = Torchao(groups, **self._options())
+        optimizer: torch.optim.Optimizer = Torchao(decay_groups(parameters, self.weight_decay), **self._options())
         return optimizer
 
 
 def refuse_small_shards(parameters: Mapping[str, nn.Parameter]) -> None:
-    """torchao takes a step in float32, and on a shard its state does not turn into that.
+    """Two codes share a byte, in one row: beside shards that are not float32, what torch compiles of the step
+    takes these for the shape of the weight.
 
     Raises:
         UserError: a sharded weight has another dtype than float32.
     """
     for name, parameter in parameters.items():
         if isinstance(parameter, DTensor) and parameter.dtype != torch.float32:
-            message = f"its state cannot be updated beside shards in {parameter.dtype}: {name}"
-            raise UserError(Problem(message, "set model.dtype to float32, or use another optimizer", path="optimizer"))
+            message = f"its state in 4 bits cannot be updated beside shards in {parameter.dtype}: {name}"
+            raise UserError(Problem(message, "use adamw-8bit, or set model.dtype to float32", path="optimizer"))
+
+
+class Float32OnShards:
+    """A torchao optimizer whose state beside shards calls itself float32, in as few bits as ever.
+
+    The dtype is a mere label of the codes. ``DTensor`` views and gathers what it holds, and there torchao's state
+    forgets a label other than float32: in the middle of a step it would not be what its ``DTensor`` says.
+    """
+
+    def _new_buffer(self, p: Tensor, signed: bool) -> Tensor:
+        labelled = p.detach().float() if isinstance(p, DTensor) else p
+        state: Tensor = super()._new_buffer(labelled, signed)  # type: ignore[misc]
+        return state

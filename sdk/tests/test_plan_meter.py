@@ -84,7 +84,7 @@ def test_what_is_compiled_counts_as_one_kernel() -> None:
 def test_depth_is_refused_where_the_middle_is_no_line() -> None:
     def trace(*peaks: int) -> Trace:
         segments = [Segment(("forward", "policy", i), peak) for i, peak in enumerate(peaks)]
-        return Trace(0, 0, 0, 0, 0, 1, 1, (Segment(("start",), 1), *segments))
+        return Trace(0, 0, 0, 0, 0, 0, 1, 1, (Segment(("start",), 1), *segments))
 
     assert len(runs(trace(5, 6, 7).segments)) == 2
     straight = extrapolated(trace(0, 2, 4, 6, 8, 99), trace(0, 2, 4, 6, 8, 10, 101), 10)

@@ -14,7 +14,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ptsdk.builtin.datasets import Prompts
+from ptsdk.builtin.tokenizers import Bytes
 from ptsdk.cli.main import main
+from ptsdk.data.example import BadRow
 
 JOB = """\
 api: 1
@@ -333,6 +336,26 @@ def test_a_template_that_loses_content(capsys: pytest.CaptureFixture[str]) -> No
     code, _, err = call(capsys, "run", "job.yaml", "data.train.use=chat")
     assert code == 2
     assert re.search(r"train\.jsonl:1: the chat template", err)
+
+
+DEAF = (
+    '{% for m in messages %}{% if m.role == "user" %}{{ m.content }}?{% elif m.role == "assistant" %}ANSWER{% endif %}'
+    "{% endfor %}"
+)
+LOST = "the chat template drops the system message `messages[0]` ('bekind')"
+
+
+@pytest.mark.parametrize("answer", ["{{ m.content }};", "{% generation %}{{ m.content }};{% endgeneration %}"])
+def test_a_template_that_loses_what_the_system_says(capsys: pytest.CaptureFixture[str], answer: str) -> None:
+    Path("chat.jinja").write_text(DEAF.replace("ANSWER", answer))
+    asked = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "a"}]
+    row = {"messages": [*asked, {"role": "assistant", "content": "b"}], "prompt": asked}
+    Path("train.jsonl").write_text(json.dumps(row) + "\n")
+    code, _, err = call(capsys, "data", "job.yaml", "data.train.use=chat")
+    assert code == 2 and f"train.jsonl:1: {LOST}" in err
+    (row_read,) = Prompts(path="train.jsonl").rows(Path())
+    with pytest.raises(BadRow, match=re.escape(LOST)):
+        Prompts(path="train.jsonl").encode(row_read, Bytes(chat_template="chat.jinja").load(None, Path()))
 
 
 def test_a_template_that_is_not_jinja_has_the_line_that_names_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from ptsdk.data.example import BadRow, Document, Example, Row
 from ptsdk.data.lines import JsonLines
 from ptsdk.data.masking import TrainOn, mask_messages
 from ptsdk.data.templates import render
-from ptsdk.data.turns import shared
+from ptsdk.data.turns import check_asked, shared
 from ptsdk.errors import UserError
 
 
@@ -177,10 +177,12 @@ def prompt_ids(tokenizer: Tokenizer, prompt: shapes.Text, tools: list[Any] | Non
     """Ids to generate from: rendered up to the assistant's turn, or just the text's.
 
     Raises:
-        BadRow: messages, and no chat template to render them with.
+        BadRow: messages, and no chat template to render them with, or one that drops some.
     """
     if tokenizer.chat_template is not None:
-        text = render(tokenizer, _messages(prompt, "user"), tools, add_generation_prompt=True, **options).text
+        messages = _messages(prompt, "user")
+        text = render(tokenizer, messages, tools, add_generation_prompt=True, **options).text
+        check_asked(messages, text)
         return tokenizer.encode(text, special=False)
     ids = tokenizer.encode(_plain(prompt))
     return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_id else ids

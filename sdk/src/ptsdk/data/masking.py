@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ptsdk.data.example import BadRow, Document
 from ptsdk.data.templates import Message, render
 from ptsdk.data.tokenizer import Tokenizer
-from ptsdk.data.turns import Conversation, Span, check_content
+from ptsdk.data.turns import Conversation, Span, check_asked, check_content
 
 TrainOn = Literal["assistant", "last", "all"]
 
@@ -42,12 +42,13 @@ def mask_messages(
     shown = [{k: v for k, v in message.items() if k not in ("weight", "train")} for message in messages]
     rendered = render(tokenizer, shown, tools, **options)
     if train_on == "all":
-        return document(tokenizer, rendered.text, [(0, len(rendered.text))])
-    trained = _trained(messages, train_on, start)
-    if rendered.spans is not None:
-        spans = _by_generation(rendered.text, rendered.spans, shown, trained)
+        spans = [(0, len(rendered.text))]
+    elif rendered.spans is not None:
+        spans = _by_generation(rendered.text, rendered.spans, shown, _trained(messages, train_on, start))
     else:
+        trained = _trained(messages, train_on, start)
         spans = Conversation(tokenizer, shown, tools, options, rendered.text).spans(trained)
+    check_asked(shown, rendered.text)
     return document(tokenizer, rendered.text, spans)
 
 

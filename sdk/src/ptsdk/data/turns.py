@@ -191,6 +191,21 @@ def check_content(messages: Sequence[Message], index: int, before: str, written:
         raise BadRow(f"the chat template drops part of `messages[{index}]` ({lost[:40]!r}); {ADVICE}")
 
 
+def check_asked(messages: Sequence[Message], text: str) -> None:
+    """What the system and the users say is in the conversation's ``text``, white space aside: an answer is not
+    learnt as one to less. What tools return, templates write in forms of their own.
+
+    Raises:
+        BadRow: the template drops a message, or a part of one.
+    """
+    written = _squash(text)
+    for index, message in enumerate(messages):
+        content = _squash(_text(message))
+        if message["role"] in ("system", "developer", "user") and content not in written:
+            what = f"the {message['role']} message `messages[{index}]` ({content[:40]!r})"
+            raise BadRow(f"the chat template drops {what}; leave it out of the row, or use a template that writes it")
+
+
 def _answer(content: str) -> str:
     """What follows the last closing tag (``</think>``)."""
     return CLOSING.split(content)[-1]

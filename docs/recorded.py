@@ -9,6 +9,7 @@ from typing import Any
 TESTS = Path(__file__).parents[1] / "tests"
 MATRIX = TESTS / "matrix" / "results.json"
 KILLS = TESTS / "faults" / "kills.json"
+WORLDS = TESTS / "faults" / "worlds.json"
 RELIABILITY = """\
 Runs die by SIGKILL at random moments and are resumed, again and again, until they end. Then every row of
 `metrics.jsonl`, every tensor of the last checkpoint (weights, optimizer), its other state (cursor, random
@@ -20,6 +21,15 @@ was half written) or exporting `final/`; and once more under "from a checkpoint"
 from. Two processes die one shortly after the other, in random order. `mixture` is three data sets with weights;
 `packed` the same three in packs (pairs and prompts are not packed); `streamed` the mixture, packed where it can be,
 read row by row.
+"""
+
+
+MOVED = """
+## Resumed in another number of processes
+
+Killed after the fifth of twelve steps and resumed with fewer or more processes, a run reads the same rows in the same
+order, and each loss and every other number of its log agrees with the run left alone to a relative 1e-5 (counts and
+learning rates exactly; grpo writes the same completions). LoRA is without dropout, whose masks each process draws.
 """
 
 
@@ -73,4 +83,14 @@ def reliability() -> str:
         *("| " + " | ".join(row) + " |" for row in rows),
         "| all | | | | " + " | ".join(map(str, sums)) + " | |",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + _moved()
+
+
+def _moved() -> str:
+    recorded = json.loads(WORLDS.read_text("utf-8"))
+    moves = {tuple(name.split("-")): said for name, said in recorded["moves"].items()}
+    runs, changes = (list(dict.fromkeys(name[part] for name in moves)) for part in (slice(3), slice(3, 5)))
+    rows = [[*run, *(moves[*run, *change] for change in changes)] for run in runs]
+    where = f"torch {recorded['torch']}, Python {recorded['python']}, {recorded['system']}"
+    header = ["method", "update", "data", *(f"{before} to {after}" for before, after in changes)]
+    return f"{MOVED}\n`{recorded['command']}` on {recorded['date']} ({where}).\n\n{_table(header, rows)}"

@@ -49,7 +49,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "kd": {"method": {"use": "kd", "teacher": {"use": "tiny", "config": {**SHAPE, "num_hidden_layers": 1}}}},
     "grpo": {
         "method": {
-            "use": "grpo", "group_size": 2, "max_new_tokens": 6, "epochs": 2,
+            "use": "grpo", "group_size": 2, "max_new_tokens": 6, "epochs": 3,  # saved inside rollouts and between them
             "rewards": [{"use": "length", "target": 4}, {"use": "regex", "pattern": "[aeiou]"}],
         },
         "loss": {"use": "grpo", "kl": 0.1},
@@ -275,6 +275,19 @@ def measure(cells: list[Cell], kills: int, seed: int) -> dict[str, Any]:
     return results
 
 
+def recorded(script: str) -> dict[str, str]:
+    """When and where results were made, and by which command."""
+    import torch
+
+    return {
+        "date": date.today().isoformat(),
+        "command": " ".join([f"python -m tests.faults.{script}", *sys.argv[1:]]),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
 def main() -> int:
     """Kill, print and perhaps record; 1 where a cell failed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -288,16 +301,7 @@ def main() -> int:
     cells = [cell for cell in ALL if any(word in str(cell) for word in args.only.split(","))]
     results = measure(cells, args.kills, args.seed)
     if args.record:
-        import torch
-
-        where = {
-            "date": date.today().isoformat(),
-            "command": " ".join(["python -m tests.faults.kills", *sys.argv[1:]]),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "system": f"{platform.system()} {platform.machine()}",
-        }
-        RESULTS.write_text(json.dumps({**where, "cells": results}, indent=1) + "\n")
+        RESULTS.write_text(json.dumps({**recorded("kills"), "cells": results}, indent=1) + "\n")
     return int(any(entry["outcome"] != "same bits" for entry in results.values()))
 
 

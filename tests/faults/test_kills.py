@@ -1,4 +1,5 @@
-"""Killed at random moments, resumed, and the same to the last bit; ten deaths in CI, all the rest slow."""
+"""Killed at random moments, resumed, and the same to the last bit; ten deaths in CI, all the rest slow. And resumed
+in another number of processes."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ import sys
 import pytest
 
 from tests.faults.kills import ALL, METHODS
+from tests.faults.worlds import MOVES
 
+MOVED = ("sft-full-packed-2-1", "kd-lora-mixture-1-2", "grpo-full-mixture-2-4")
 FEW = (
     "kd-full-1-streamed",
     "sft-lora-1-packed",
@@ -42,4 +45,12 @@ def test_a_hundred_and_more(method: str) -> None:
 
 @pytest.mark.dist
 def test_a_run_goes_on_in_another_number_of_processes() -> None:
-    assert run_module("tests.faults.worlds").count("same rows, same losses") == 3
+    assert run_module("tests.faults.worlds", "--only", ",".join(MOVED)).count("same rows, same losses") == len(MOVED)
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+@pytest.mark.parametrize("method", METHODS)
+def test_so_does_every_combination(method: str) -> None:
+    moved = run_module("tests.faults.worlds", "--only", f"{method}-")
+    assert moved.count("same rows, same losses") == sum(move.cell.method == method for move in MOVES)

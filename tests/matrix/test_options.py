@@ -17,14 +17,20 @@ import pytest
 from tests.conftest import WORDS, WriteJob
 from tests.matrix.test_invariance import assert_same, trained
 
-Values = dict[str, Any]
+Values = dict[str, dict[str, Any]]
+"""For each axis what it adds to its section of the job."""
 
-AXES: dict[str, list[Any]] = {
+AXES: dict[str, list[dict[str, Any]]] = {
     "micro": [{"micro_batch_size": 8}, {"micro_batch_size": 2}, {"micro_batch_tokens": 150}],
-    "activation_checkpointing": ["none", "full", "selective"],
-    "optimizer_in_backward": [False, True],
-    "async_save": [False, True],
-    "streaming": [False, True],
+    "recompute": [
+        {"activation_checkpointing": "none"},
+        {"activation_checkpointing": "full"},
+        {"activation_checkpointing": "selective"},
+        {"activation_checkpointing": "full", "activation_checkpointing_every": 2},
+    ],
+    "update": [{"optimizer_in_backward": False}, {"optimizer_in_backward": True}],
+    "save": [{"async_save": False}, {"async_save": True}],
+    "data": [{"streaming": False}, {"streaming": True}],
 }
 METHODS: dict[str, dict[str, Any]] = {
     "sft": {},
@@ -40,7 +46,7 @@ UPDATES: dict[str, dict[str, Any]] = {
 
 def is_legal(values: Values) -> bool:
     """An update in the backward takes the whole step as one micro-batch."""
-    return not values["optimizer_in_backward"] or values["micro"] == {"micro_batch_size": 8}
+    return values["update"] == AXES["update"][0] or values["micro"] == AXES["micro"][0]
 
 
 def pairwise_cover() -> Iterator[Values]:
@@ -59,9 +65,10 @@ def pairs(values: Values) -> set[tuple[tuple[str, str], ...]]:
 
 
 def job_with(job: dict[str, Any], values: Values) -> dict[str, Any]:
-    rest = {key: value for key, value in values.items() if key not in ("micro", "streaming")}
-    train = {**job["train"], "save_every": 2, "clip_grad_norm": None} | rest | values["micro"]
-    return {**job, "train": train, "data": {**job["data"], "streaming": values["streaming"]}}
+    train = {**job["train"], "save_every": 2, "clip_grad_norm": None}
+    for axis in ("micro", "recompute", "update", "save"):
+        train |= values[axis]
+    return {**job, "train": train, "data": job["data"] | values["data"]}
 
 
 @pytest.fixture

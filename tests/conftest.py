@@ -13,14 +13,17 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 WORDS = ["the", "model", "reads", "one", "row", "and", "learns", "what", "comes", "after", "every", "word", "of", "it"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread a process: tests run side by side, and sums keep one order."""
+    """One thread a process, of this one (torch has been imported) and of those it starts: tests run side by
+    side, and sums keep one order."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

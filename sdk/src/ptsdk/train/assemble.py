@@ -175,7 +175,10 @@ def validation_plan(job: Job, data: EncodedData, world: World) -> list[list[int]
 
 
 def seed_everything(seed: int, rank: int) -> None:
-    """Seed Python, numpy and torch; what they draw (dropout) differs between processes."""
+    """Seed Python, numpy and torch; what they draw (dropout) differs between processes. Fix the threads."""
     random.seed(seed + rank)
     np.random.seed((seed + rank) % 2**32)
     torch.manual_seed(seed + rank)
+    # As many threads as there are, but for good: MKL takes fewer on a busy machine unless it is told, and a sum
+    # of other parts rounds otherwise.
+    torch.set_num_threads(torch.get_num_threads())

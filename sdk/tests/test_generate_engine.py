@@ -19,6 +19,7 @@ from ptsdk.generate.sampling import SamplingParams, sample, uniform
 from ptsdk.nn.attention import Attend
 from ptsdk.nn.batch import Batch
 from ptsdk.nn.causal_lm import CausalLM
+from ptsdk.train.compiling import compile_blocks
 
 PROMPTS = [[1, 2, 3], [4] * 9, [5, 6], [1, 2, 3], [7, 3, 7, 9], [8], [2, 2], [30, 40, 50, 60, 70, 80]]
 STOPS = tuple(range(100, 150))
@@ -187,8 +188,7 @@ def compiled() -> Iterator[tuple[CausalLM, list[int]]]:
         return graph.forward
 
     model = tiny()
-    for block in model.layers:
-        block.compile(backend=backend, dynamic=True)
+    compile_blocks(model, backend=backend)
     yield model, calls
     torch.compiler.reset()
 

@@ -380,7 +380,8 @@ def test_the_family_is_found_from_the_checkpoint(load: Load, folder: Path) -> No
     checkpoint(folder / "model", architectures=["TinyForCausalLM"])
     job = load(TEXT, "model={path: model, dtype: float32}")
     assert isinstance(job.model, Tiny)
-    assert job.resolved()["model"] == {"use": "ptsdk/tiny", "path": "model", "config": None, "dtype": "float32"}
+    options = {"path": "model", "config": None, "dtype": "float32", "attention": "auto"}
+    assert job.resolved()["model"] == {"use": "ptsdk/tiny", **options}
 
 
 def test_a_checkpoint_that_the_family_named_does_not_read(load: Load, folder: Path) -> None:

@@ -156,7 +156,23 @@ def test_packing_is_for_documents(objective: str) -> None:
         ({"activation_checkpointing_every": 2}, ["train.activation_checkpointing_every"]),
         ({"activation_checkpointing_every": 2, "activation_checkpointing": "selective"}, []),
         ({"validate_every": 5}, ["train.validate_every"]),
+        ({"compile": True}, []),
     ],
 )
 def test_the_train_section(train: dict[str, Any], paths: list[str]) -> None:
     assert [path for path, _ in judge({}, validates=False, **train)] == paths
+
+
+@pytest.mark.parametrize(
+    ("supports", "train", "reasons"),
+    [
+        (frozenset({"compiled-step"}), {}, []),
+        (frozenset({"compiled-step"}), {"optimizer_in_backward": True, "clip_grad_norm": None}, ["by itself"]),
+        (frozenset[str](), {}, ["not made to be compiled"]),
+    ],
+)
+def test_what_optimizer_can_be_compiled(supports: frozenset[str], train: dict[str, Any], reasons: list[str]) -> None:
+    optimizer = entry("optimizer", Spec("o", "x:O", supports=supports))
+    found = judge({("optimizer",): optimizer}, compile={"optimizer": True}, **train)
+    assert [path for path, _ in found] == ["train.compile.optimizer"] * len(reasons)
+    assert all(reason in message for reason, (_, message) in zip(reasons, found, strict=True))

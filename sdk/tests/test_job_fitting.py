@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from ptsdk.builtin.full import Full
 from ptsdk.builtin.sft import SFT
 from ptsdk.builtin.tiny import Tiny
+from ptsdk.checkpoint.weights import build_on_meta
 from ptsdk.contracts.model import ModelFamily
 from ptsdk.contracts.quantizer import Quantizer
 from ptsdk.errors import Problem, RunError, UserError
@@ -21,6 +23,8 @@ from ptsdk.job.load import make_job
 from ptsdk.nn.causal_lm import CausalLM
 from ptsdk.plugins import DiscoveryOptions, scan
 from ptsdk.registry import Registry
+from ptsdk.testing.jobs import TINY, job_values
+from ptsdk.train.frozen import Opened, give_attention
 
 PARTS = """
 from ptsdk.builtin.full import Full
@@ -122,3 +126,22 @@ def test_a_checkpoint_is_opened_once(tmp_path: Path, registry: Registry, monkeyp
     monkeypatch.setattr(resolve, "open_checkpoint", open_checkpoint)
     make_job(values(tmp_path, model={"path": "hf://org/name"}, tokenizer="bytes"), registry, tmp_path)
     assert opened == [("hf://org/name", {"weights": False})]
+
+
+@pytest.mark.parametrize("wish", ["varlen", "flex", "flash"])
+def test_attention_that_cannot_run_here_is_a_fault_of_the_job(tmp_path: Path, wish: str) -> None:
+    registry = Registry(scan())
+    with pytest.raises(UserError) as refused:
+        make_job(job_values(tmp_path, registry, model={**TINY, "attention": wish}), registry, tmp_path)
+    (problem,) = refused.value.problems
+    assert problem.path == "model.attention"
+    assert problem.message.startswith(f"{wish} attention cannot be had: ")
+
+
+def test_attention_of_a_teacher_is_told_at_the_teacher() -> None:
+    family = Tiny(config={}, attention="varlen")
+    opened = Opened(family, None, family.full_config({}), "method.teacher")
+    model = build_on_meta(family, opened.config, torch.float32)
+    with pytest.raises(UserError) as refused:
+        give_attention(model, opened, torch.device("cpu"), torch.float32)
+    assert refused.value.problems[0].path == "method.teacher.attention"

@@ -159,7 +159,7 @@ def _is_missing(error: BaseException) -> bool:
 def _import_hint(error: BaseException, entry: Entry) -> str:
     own = entry.spec.target.partition(":")[0].partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != own:
-        wanted = [r for r in entry.spec.requires if r.partition(":")[0] not in KINDS]
+        wanted = [r for r in entry.spec.requires if r.partition(":")[0] not in (*KINDS, "device")]
         packages = " ".join(f"'{requirement}'" for requirement in wanted) or error.name.partition(".")[0]
         return f"it needs {error.name}: pip install {packages}"
     return _broken_hint(entry)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pluggy._hooks import HookimplOpts
 
+DEVICE = "device:"
 MODULE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
 
 
@@ -52,6 +53,11 @@ class Entry:
 def is_component(demand: str) -> bool:
     """Whether what a spec requires is a component (``adapter:lora``), not a package (``numpy>=2``)."""
     return demand.partition(":")[0] in KINDS
+
+
+def is_device(demand: str) -> bool:
+    """Whether what a spec requires is a type of device (``device:cuda``)."""
+    return demand.startswith(DEVICE)
 
 
 def import_plugin(name: str) -> ModuleType:
@@ -223,11 +229,13 @@ def _of_kind(spec: Spec, kind: Kind) -> Spec:
 def _check_demands(spec: Spec) -> None:
     """What ``requires`` and ``conflicts`` say can be read: a component, or for ``requires`` a package."""
     for demand in spec.requires:
-        if not is_component(demand):
+        if not (is_component(demand) or is_device(demand)):
             try:
                 parsed(demand)
             except UserError as error:
-                raise _unreadable("requires", spec, demand, "kind:name or a PEP 508 requirement") from error
+                raise _unreadable(
+                    "requires", spec, demand, "kind:name, device:type or a PEP 508 requirement"
+                ) from error
     for demand in spec.conflicts:
         if not is_component(demand):
             raise _unreadable("conflicts", spec, demand, "kind:name or kind:+capability")

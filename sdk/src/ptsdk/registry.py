@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ptsdk import hints
 from ptsdk._importing import check_class, import_file, import_target, is_plain, mixed_in
 from ptsdk._installed import normalise
-from ptsdk._loading import is_component
+from ptsdk._loading import DEVICE, is_component, is_device
 from ptsdk._requirements import install, unmet
 from ptsdk.errors import Problem, UserError
 from ptsdk.plugins import CORE, Entry, Plugins, Record
@@ -22,6 +22,7 @@ __all__ = [
     "Entry",
     "Registry",
     "a",
+    "devices",
     "in_full",
     "install",
     "is_component",
@@ -235,12 +236,18 @@ def in_full(entry: Entry) -> str:
 def missing_requirements(spec: Spec) -> tuple[str, ...]:
     """The PEP 508 requirements of ``spec`` that this environment does not meet.
 
-    Requirements on other components of a job (``adapter:lora``) are the resolver's business.
+    Requirements on other components of a job (``adapter:lora``) and on the device it trains on
+    (``device:cuda``) are the resolver's business.
 
     Raises:
         UserError: a requirement that cannot be read.
     """
-    return unmet(r for r in spec.requires if not is_component(r))
+    return unmet(r for r in spec.requires if not (is_component(r) or is_device(r)))
+
+
+def devices(spec: Spec) -> tuple[str, ...]:
+    """The types of device that ``spec`` can be used on, such as ``cuda``; empty where any will do."""
+    return tuple(r.removeprefix(DEVICE) for r in spec.requires if is_device(r))
 
 
 def _ambiguous(message: str, found: list[Entry]) -> UserError:

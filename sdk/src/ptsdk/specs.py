@@ -30,14 +30,16 @@ class Spec:
         name: what a job writes after ``use:``; lower case, ``[a-z][a-z0-9_.-]*``.
         target: ``package.module:Class``, imported when a job uses it.
         summary: one line for ``ptsdk list``.
-        requires: what must be there besides: a PEP 508 requirement (``"bitsandbytes>=0.45"``) or
-            another component of the same job as ``kind:name`` (``"adapter:lora"``).
+        requires: what must be there besides: a PEP 508 requirement (``"bitsandbytes>=0.45"``),
+            another component of the same job as ``kind:name`` (``"adapter:lora"``), or the device it trains on
+            (``"device:cuda"``; one of several where there are more).
         conflicts: components this one cannot be combined with, as ``kind:name`` or a capability
             as ``kind:+capability``.
         why: the reason for ``conflicts``, told to the user: "packed weights are frozen".
         supports: free-form capabilities. `ptsdk plan` proposes components that save memory by them: an adapter
             that is ``low-rank``, a quantizer that ``packs``, an optimizer of ``small-state``, a strategy whose
-            weights are ``sharded``.
+            weights are ``sharded``. An optimizer of ``compiled-step`` gives the same weights, to the rounding of its
+            own arithmetic, under ``train.compile: {optimizer: true}``, where its groups' ``lr`` are tensors.
 
     Raises:
         ValueError: a name or target that is not of the form above.

@@ -33,7 +33,7 @@ class LionSteps(torch.optim.Optimizer):
         if not state:
             state["mean"] = torch.zeros_like(parameter)
         parameter.mul_(1 - lr * group["weight_decay"])
-        parameter.sub_(state["mean"].lerp(gradient, 1 - beta1).sign_(), alpha=lr)
+        parameter.sub_(state["mean"].lerp(gradient, 1 - beta1).sign_().mul_(lr))
         state["mean"].lerp_(gradient, 1 - beta2)
 
 

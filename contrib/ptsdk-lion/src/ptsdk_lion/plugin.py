@@ -18,5 +18,6 @@ def ptsdk_optimizers() -> list[Spec]:
             "lion",
             "ptsdk_lion.optimizer:Lion",
             "The sign of a mean of gradients, half the state of AdamW (arXiv:2302.06675)",
+            supports=frozenset({"compiled-step"}),
         )
     ]

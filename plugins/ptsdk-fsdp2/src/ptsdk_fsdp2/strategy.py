@@ -62,6 +62,10 @@ class Fsdp2(Strategy):
         """A process that has ended, or hangs, is told by its number."""
         return told(self.timeout)
 
+    def device_type(self) -> str:
+        """See ``Strategy.device_type``; a wish is taken at its word."""
+        return super().device_type() if self.device == "auto" else self.device
+
     def wrap(self, model: CausalLM, world: World) -> CausalLM:
         """Shard each block, then what is left."""
         shard = functools.partial(

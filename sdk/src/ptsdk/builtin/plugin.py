@@ -74,7 +74,12 @@ def ptsdk_optimizers() -> list[Spec]:
         Spec("adamw", f"{module}:AdamW", "Adam with decoupled weight decay (arXiv:1711.05101)"),
         Spec("sgd", f"{module}:SGD", "Stochastic gradient descent with momentum"),
         Spec("adafactor", f"{module}:Adafactor", "Factored second moments (arXiv:1804.04235)"),
-        Spec("muon", f"{module}:Muon", "Orthogonalised momentum for matrices, AdamW for the rest"),
+        Spec(
+            "muon",
+            f"{module}:Muon",
+            "Orthogonalised momentum for matrices, AdamW for the rest",
+            supports=frozenset({"compiled-step"}),
+        ),
     ]
 
 

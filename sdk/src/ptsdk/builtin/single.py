@@ -34,6 +34,10 @@ class Single(Strategy):
             )
         return World(rank=0, size=1, device=pick_device(self.device))
 
+    def device_type(self) -> str:
+        """See ``Strategy.device_type``; a wish is taken at its word."""
+        return super().device_type() if self.device == "auto" else self.device
+
     def wrap(self, model: CausalLM, world: World) -> CausalLM:
         """As it is."""
         return model

@@ -41,7 +41,7 @@ FREE = re.compile(
     r"train\.(save_every|async_save|keep_last|on_save_error|on_nonfinite|max_skipped))(\.|$)"
 )
 REGROUPED = re.compile(
-    r"environment\.|sources\.|data\.validation|job\.(strategy|data\.validation|train\.(validate_every|validate_at_start|micro_batch_size|"
+    r"environment\.|sources\.|data\.validation|job\.(strategy|model\.attention|data\.validation|train\.(validate_every|validate_at_start|micro_batch_size|"
     r"micro_batch_tokens|"
     r"compile|activation_checkpointing(_every)?|activation_offloading|optimizer_in_backward))(\.|$)"
 )

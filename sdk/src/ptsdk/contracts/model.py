@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from ptsdk.contracts.component import Component
+from ptsdk.nn.attention.choice import Wish
 from ptsdk.nn.causal_lm import CausalLM
 from ptsdk.nn.config import DecoderConfig
 from ptsdk.nn.decoder import DecoderLM
@@ -28,6 +29,12 @@ class ModelFamily(Component):
     path: str | None = Field(None, description="checkpoint: a folder, a file, or a URL such as hf://org/name")
     config: dict[str, Any] | None = Field(None, description="config.json's own keys, for a model from scratch")
     dtype: Dtype = Field("auto", description="dtype of the weights; auto is bfloat16 on a GPU, float32 on a CPU")
+
+    attention: Wish = Field(
+        "auto",
+        description="how each document attends to itself: sdpa anywhere; on a GPU varlen and flex of torch, "
+        "flash of the package flash-attn; auto is varlen where that can run, else sdpa",
+    )
 
     @abstractmethod
     def build(self, config: dict[str, Any]) -> CausalLM:

@@ -47,6 +47,12 @@ class Strategy(Component):
         as a ``LostProcess``."""
         return nullcontext()
 
+    def device_type(self) -> str:
+        """The type of device that a run here would train on (``cpu``, ``cuda``, ...), told without joining
+        anyone; by default this machine's accelerator, if it has one."""
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return found.type if found else "cpu"
+
     @abstractmethod
     def wrap(self, model: CausalLM, world: World) -> CausalLM:
         """Shard or replicate the module, still on the meta device."""

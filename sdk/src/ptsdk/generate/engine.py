@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from ptsdk.errors import Problem, UserError
 from ptsdk.generate.sampling import SamplingParams, sample, uniform
 from ptsdk.nn.attention import Attend
 from ptsdk.nn.batch import IGNORE, Batch
-from ptsdk.nn.causal_lm import CausalLM
+from ptsdk.nn.causal_lm import CausalLM, eager
 from ptsdk.nn.kv_cache import KVCache
 from ptsdk.nn.linear_loss import logits_of
 
@@ -123,12 +122,6 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def eager(model: CausalLM) -> Any:
-    """A context in which compiled blocks run uncompiled: every step has another shape."""
-    compiled = any(block._compiled_call_impl is not None for block in model.layers)
-    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 @dataclass

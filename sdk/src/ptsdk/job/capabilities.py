@@ -44,7 +44,7 @@ def impossible(
     if packing:
         faults += _packing(entries)
     if train is not None:
-        faults += [*_batches(train), *_memory(train)]
+        faults += [*_batches(train), *_memory(train), *_compiling(train, entries.get(("optimizer",)), registry)]
         if not validation:
             faults += _validation(train)
         if streaming and train.steps is None:
@@ -188,6 +188,23 @@ def _memory(train: TrainSection) -> Iterator[Fault]:
             ("train", "activation_offloading"),
             "offloading moves what activation checkpointing keeps, but activation_checkpointing is none",
             "set train.activation_checkpointing=full",
+        )
+
+
+def _compiling(train: TrainSection, optimizer: Entry | None, registry: Registry) -> Iterator[Fault]:
+    place: Keys = ("train", "compile", "optimizer")
+    if not train.compile.optimizer or optimizer is None:
+        return
+    if train.optimizer_in_backward:
+        message = "an optimizer in the backward updates each weight by itself: as many programs as there are weights"
+        yield Fault(place, message, "set train.compile.optimizer=false, or train.optimizer_in_backward=false")
+    if "compiled-step" not in optimizer.spec.supports:
+        can = ", ".join(entry.spec.name for entry in registry.fulfilling("optimizer:+compiled-step"))
+        yield Fault(
+            place,
+            f"optimizer {optimizer.spec.name} is not made to be compiled: its update is one kernel as it is, "
+            "or torch.compile cannot follow it",
+            f"set train.compile.optimizer=false; it pays for {can or 'none that is installed'}",
         )
 
 

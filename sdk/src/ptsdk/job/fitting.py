@@ -10,8 +10,11 @@ import torch
 from ptsdk.checkpoint.weights import build_on_meta, resolve_dtype
 from ptsdk.errors import PtsdkError, UserError
 from ptsdk.job.job import Job
+from ptsdk.job.source import Keys
 from ptsdk.job.wording import Fault
+from ptsdk.nn.attention.choice import Unavailable, choose
 from ptsdk.nn.causal_lm import CausalLM
+from ptsdk.registry import devices
 
 CPU = torch.device("cpu")
 
@@ -23,14 +26,37 @@ def misfits(job: Job, config: Mapping[str, Any]) -> Iterator[Fault]:
         job: sound by all that specs and options tell.
         config: config.json of its model.
     """
+    yield from _devices(job)
     yield from _refused(job, ("method", "loss"), lambda: job.method.frozen_models(job))
     model = _model(job, config)
+    yield from _attention(job, model)
     if job.quantizer:
         prepare = job.quantizer.prepare
         refused = [*_refused(job, ("quantizer", "model"), lambda: prepare(model))]
         yield from refused
         model = _model(job, config) if refused else model  # some of its layers may be swapped
     yield from _refused(job, ("adapter", "model"), lambda: job.adapter.apply(model))
+
+
+def _devices(job: Job) -> Iterator[Fault]:
+    """Components that run on other devices than this job's."""
+    here = job.strategy.device_type()
+    for place, entry in job.entries.items():
+        wanted = devices(entry.spec)
+        if wanted and here not in wanted:
+            message = f"{entry.kind} {entry.spec.name} needs a {' or '.join(wanted)} device, and this trains on {here}"
+            yield Fault(_keys(place), message, "use another, or train where there is such a device")
+
+
+def _attention(job: Job, model: CausalLM) -> Iterator[Fault]:
+    """A backend that cannot run here; of a device that this machine lacks nothing can be told."""
+    device = torch.device(job.strategy.device_type())
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return
+    try:
+        choose(job.model.attention, device, resolve_dtype(job.model.dtype, device), model.head_dim)
+    except Unavailable as error:
+        yield Fault(("model", "attention"), str(error), "leave it out: the best that can run here is chosen")
 
 
 def _model(job: Job, config: Mapping[str, Any]) -> CausalLM:
@@ -46,7 +72,10 @@ def _refused(job: Job, between: tuple[str, str], step: Callable[[], object]) -> 
         who = " with ".join(f"{kind} {job.entries[kind].spec.name}" for kind in between)
         problems = error.problems if isinstance(error, UserError) else ()
         for problem in problems:
-            keys = tuple(int(key) if key.isdecimal() else key for key in problem.path.split("."))
-            yield Fault(keys if problem.path else between[:1], f"{who}: {problem.message}", problem.hint)
+            yield Fault(_keys(problem.path) if problem.path else between[:1], f"{who}: {problem.message}", problem.hint)
         if not problems:
             yield Fault(between[:1], f"{who}: {error}")
+
+
+def _keys(path: str) -> Keys:
+    return tuple(int(key) if key.isdecimal() else key for key in path.split("."))

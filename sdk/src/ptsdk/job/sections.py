@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -10,6 +11,8 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -18,6 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 from ptsdk.contracts.component import Use
 from ptsdk.contracts.dataset import Dataset
 from ptsdk.data.order import Cut
+from ptsdk.job.wording import shown
 
 LARGEST_MICRO_BATCH = 8
 
@@ -74,6 +78,31 @@ class DataSection(Section):
         return value
 
 
+class CompileSection(Section):
+    """``train.compile:``: what torch.compile makes programs of. ``true`` is all that every job can have."""
+
+    model: bool = Field(False, description="the blocks: one program for all that are alike, whatever the lengths")
+    optimizer: bool = Field(False, description="the update of all weights; pays where the optimizer is not fused")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_or_nothing(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return values
+        try:
+            return {"model": TypeAdapter(bool).validate_python(values)}
+        except ValidationError:
+            raise ValueError(f"expected true, false or a mapping, got {shown(values)}") from None
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "boolean"}, handler.resolve_ref_schema(handler(schema))]}
+
+    def __bool__(self) -> bool:
+        """Whether anything is compiled."""
+        return self.model or self.optimizer
+
+
 class TrainSection(Section):
     """``train:``: how long, how much at once, and what is kept."""
 
@@ -114,7 +143,9 @@ class TrainSection(Section):
     )
     max_skipped: int = Field(10, ge=1, description="steps that `on_nonfinite: skip` may skip, before the run stops")
     keep_last: int | None = Field(2, gt=0, description="checkpoints kept; null: all")
-    compile: bool = Field(False, description="compile the model's blocks with torch.compile")
+    compile: CompileSection = Field(
+        CompileSection(), description="what to compile with torch.compile: {model, optimizer}; true is {model: true}"
+    )
     activation_checkpointing: Literal["none", "full", "selective"] = Field(
         "none", description="recompute activations in the backward: of every block, or of the cheap operations alone"
     )

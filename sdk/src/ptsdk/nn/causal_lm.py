@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from ptsdk.nn.attention import Attend, Documents
+from ptsdk.nn.attention import Attend, Backend, Documents
 from ptsdk.nn.batch import Batch
 from ptsdk.nn.head import Head
 
@@ -21,6 +22,7 @@ class CausalLM(nn.Module):
             activation checkpointing.
         num_layers, num_kv_heads, head_dim: the shape of a KV cache.
         config: the keys of config.json that built it.
+        attention_backend: what each document of a batch attends to itself by.
     """
 
     layers_path: str = "model.layers"
@@ -29,6 +31,7 @@ class CausalLM(nn.Module):
     head_dim: int
     vocab_size: int
     config: dict[str, object]
+    attention_backend: Backend = Documents.of
 
     def forward(self, batch: Batch, attend: Attend | None = None) -> Tensor:
         """Hidden states [N, D] after the final norm.
@@ -38,7 +41,9 @@ class CausalLM(nn.Module):
             attend: how queries meet keys; by default each document attends to itself. Generation
                 passes a KV cache here.
         """
-        return self.hidden_states(batch.tokens, batch.positions, attend or Documents(batch.seq_lens))
+        return self.hidden_states(
+            batch.tokens, batch.positions, attend or self.attention_backend(batch.seq_lens, batch.tokens.device)
+        )
 
     @abstractmethod
     def hidden_states(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
@@ -67,6 +72,12 @@ class CausalLM(nn.Module):
         blocks = self.get_submodule(self.layers_path)
         assert isinstance(blocks, nn.ModuleList)
         return list(blocks)
+
+
+def eager(model: CausalLM) -> AbstractContextManager[object]:
+    """Inside, compiled blocks run as they are written: where every call has another shape, or hooks inside."""
+    compiled = any(hasattr(block.forward, "_torchdynamo_orig_callable") for block in model.layers)
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def block_linears(model: CausalLM) -> dict[str, nn.Linear]:

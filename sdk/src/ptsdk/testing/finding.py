@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 import ptsdk.testing as kit
 from ptsdk.errors import UserError
 from ptsdk.plugins import Entry, Record
-from ptsdk.registry import Registry, missing_requirements
+from ptsdk.registry import Registry, devices, missing_requirements
+from ptsdk.specs import Spec
 from ptsdk.testing.seen import from_environment
 from ptsdk.testing.suite import Suite
 
@@ -61,9 +64,23 @@ def suite_of(entry: Entry) -> type[Suite]:
     """The suite of its kind about one component, with the examples of its options."""
     suite = getattr(kit, kit.SUITES[entry.kind][1])
     name = f"Test{_camel(entry.kind)}{_camel(entry.dist.removeprefix('ptsdk'))}{_camel(entry.spec.name)}"
-    missing = missing_requirements(entry.spec)
-    lacks = f"{entry.spec.name} needs {', '.join(missing)}, which is not installed" if missing else ""
-    return _subclass(suite, name, entry.qualified, lacks=lacks)
+    return _subclass(suite, name, entry.qualified, lacks=_lacks(entry.spec))
+
+
+def _lacks(spec: Spec) -> str:
+    """What a component requires and this machine has not; empty where it has all."""
+    if missing := missing_requirements(spec):
+        return f"{spec.name} needs {', '.join(missing)}, which is not installed"
+    wanted = devices(spec)
+    if wanted and not any(is_here(device) for device in wanted):
+        return f"{spec.name} needs a {' or '.join(wanted)} device, and there is none here"
+    return ""
+
+
+def is_here(device: str) -> bool:
+    """Whether this machine has a device of that type."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return device == "cpu" or (found is not None and found.type == device)
 
 
 def _subclass(suite: type[Suite], name: str, component: str, **attributes: Any) -> type[Suite]:

@@ -26,7 +26,8 @@ from ptsdk.job.job import Job
 from ptsdk.nn.causal_lm import CausalLM
 from ptsdk.registry import Registry
 from ptsdk.train.agreement import refuse_disagreement
-from ptsdk.train.frozen import Opened, build_frozen, open_frozen, open_model
+from ptsdk.train.compiling import compile_blocks, compile_step, refuse_compiling
+from ptsdk.train.frozen import Opened, build_frozen, give_attention, open_frozen, open_model
 from ptsdk.train.in_backward import one_each
 from ptsdk.train.memory import checkpoint_activations
 from ptsdk.train.reading import open_stream, read_data
@@ -41,6 +42,7 @@ def assemble(job: Job, registry: Registry) -> Run:
     world = job.strategy.setup()
     refuse_disagreement(job.strategy, what_runs(job, job.resolved()))
     refuse_offloading(job, world.device)
+    refuse_compiling(job, world.device)
     policy = open_model(job.model, job, registry)
     check_exportable(policy.config)
     tokenizer = job.tokenizer.load(policy.checkpoint, job.base)
@@ -57,6 +59,9 @@ def assemble(job: Job, registry: Registry) -> Run:
             if isinstance(data, EncodedData):
                 tell_losses(key, data.report, world)
 
+    optimizer = build_optimizer(job, {n: p for n, p in model.named_parameters() if p.requires_grad})
+    if job.train.compile.optimizer:
+        compile_step(optimizer)
     plan = training_plan(job, train, world)
     return Run(
         job=job,
@@ -65,7 +70,7 @@ def assemble(job: Job, registry: Registry) -> Run:
         checkpoint=policy.checkpoint,
         config=policy.config,
         model=model,
-        optimizer=build_optimizer(job, {n: p for n, p in model.named_parameters() if p.requires_grad}),
+        optimizer=optimizer,
         total_steps=job.train.steps or plan.total_steps * job.method.updates_per_batch,
         train_data=train if isinstance(train, Stream) else train.store,
         train_plan=plan,
@@ -108,14 +113,14 @@ def build_policy(job: Job, policy: Opened, world: World) -> CausalLM:
     """The policy: built without storage, changed by quantizer, adapter and strategy, then loaded."""
     dtype = resolve_dtype(job.model.dtype, world.device)
     model = shape_policy(job, policy, world, dtype)
+    give_attention(model, policy, world.device, dtype)
     names = [name for name, _ in model.named_parameters() if not job.adapter.own(name)]
     base = base_tensors(model, names, policy.checkpoint, job.train.seed, policy.place)
     job.strategy.load(model, base, world, dtype)
     job.adapter.init(model, job.train.seed)
     checkpoint_activations(model, job.train.activation_checkpointing, job.train.activation_checkpointing_every)
-    if job.train.compile:
-        for block in model.layers:
-            block.compile(dynamic=True)
+    if job.train.compile.model:
+        compile_blocks(model)
     return model
 
 

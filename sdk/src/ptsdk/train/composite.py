@@ -13,11 +13,14 @@ class Composite(torch.optim.Optimizer):
 
     Groups and state live here, so that a schedule, ``state_dict`` and a checkpoint meet a plain
     optimizer; a part borrows its share of them for the time of a step.
+
+    Attributes:
+        parts: the optimizers.
     """
 
     def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
         super().__init__([dict(group) for part in parts for group in part.param_groups], {})
-        self._parts = parts
+        self.parts = parts
         self._groups = list(pairwise(accumulate((len(part.param_groups) for part in parts), initial=0)))
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -26,12 +29,12 @@ class Composite(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for index in range(len(self._parts)):
+        for index in range(len(self.parts)):
             self.step_part(index)
         return loss
 
     def step_part(self, index: int) -> None:
         """One step of the part of that number alone."""
-        part, (start, end) = self._parts[index], self._groups[index]
+        part, (start, end) = self.parts[index], self._groups[index]
         part.state, part.param_groups = self.state, self.param_groups[start:end]
         part.step()

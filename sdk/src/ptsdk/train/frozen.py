@@ -15,6 +15,7 @@ from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data.tokenizer import first_difference, piece_of
 from ptsdk.errors import Problem, UserError
 from ptsdk.job.job import Job
+from ptsdk.nn.attention.choice import Unavailable, choose
 from ptsdk.nn.causal_lm import CausalLM
 from ptsdk.registry import Registry
 
@@ -96,10 +97,24 @@ def refuse_other_tokens(name: str, model: Opened, tokenizer: Tokenizer, policy: 
         raise UserError(Problem(message, f"is the {name}'s checkpoint complete?", path=path))
 
 
+def give_attention(model: CausalLM, opened: Opened, device: torch.device, dtype: torch.dtype) -> None:
+    """Choose the backend that the options of a model wish for; no weight has been read.
+
+    Raises:
+        UserError: it cannot run on this device, in this dtype, or with such heads.
+    """
+    try:
+        model.attention_backend = choose(opened.family.attention, device, dtype, model.head_dim)
+    except Unavailable as error:
+        key = f"{opened.place.removesuffix('.path')}.attention"
+        raise UserError(Problem(str(error), f"set {key}=auto: the best that can run here", path=key)) from error
+
+
 def build_frozen(job: Job, opened: Opened, world: World) -> CausalLM:
     """Such a model: sharded like the policy, in eval mode."""
     dtype = resolve_dtype(opened.family.dtype, world.device)
     model = shape_frozen(job, opened, world, dtype)
+    give_attention(model, opened, world.device, dtype)
     names = [name for name, _ in model.named_parameters()]
     base = base_tensors(model, names, opened.checkpoint, job.train.seed, opened.place)
     job.strategy.load(model, base, world, dtype)

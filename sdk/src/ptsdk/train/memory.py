@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,13 +23,17 @@ from ptsdk.job.job import Job
 from ptsdk.nn.causal_lm import CausalLM
 
 SAVED_OPS = {
-    torch.ops.aten.mm.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-    torch.ops.aten._scaled_dot_product_flash_attention.default,
-    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    "aten::mm",
+    "aten::addmm",
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_efficient_attention",
+    "ptsdk::documents_attention",
+    "torch_attn::_varlen_attn",
+    "flash_attn::_flash_attn_varlen_forward",
+    "flex_attention",
 }
-"""What ``selective`` keeps: the results of matrix products and attention; the rest is cheap to redo."""
+"""What ``selective`` keeps: the results of matrix products and of any backend's attention; the rest is cheap
+to redo. By name: a package that is not installed has registered none."""
 
 
 def checkpoint_activations(model: CausalLM, mode: str, every: int = 1) -> None:
@@ -60,8 +65,8 @@ def _recomputed(block: nn.Module, forward: object, selective: bool, *args: objec
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts)
 
 
-def _policy(ctx: object, op: object, *args: object, **kwargs: object) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if op in SAVED_OPS else CheckpointPolicy.PREFER_RECOMPUTE
+def _policy(ctx: object, op: Any, *args: object, **kwargs: object) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if op.name() in SAVED_OPS else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def offloaded(enabled: bool) -> AbstractContextManager[object]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ptsdk.contracts.run import Run
 from ptsdk.nn.batch import Batch
+from ptsdk.nn.causal_lm import eager
 
 SHOWN = 8
 """Rows named at most."""
@@ -70,7 +71,7 @@ def _places(run: Run, batch: Batch) -> tuple[str, ...]:
 
 def _trace(run: Run, batch: Batch) -> Origin | None:
     run.model.zero_grad(set_to_none=True)
-    with watched({"": run.model, **run.frozen}) as seen:
+    with eager(run.model), watched({"": run.model, **run.frozen}) as seen:
         output = run.job.method.loss(run, batch)
         sound = finite(output.sum)
         (output.sum if batch.live else output.sum * 0).backward()  # type: ignore[no-untyped-call]

@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ptsdk.contracts.run import Run
 from ptsdk.errors import RunError
 from ptsdk.nn.batch import Batch
+from ptsdk.train.compiling import Graphs
 from ptsdk.train.composite import Composite
 from ptsdk.train.events import RunEventBus
 from ptsdk.train.in_backward import InBackward
@@ -37,6 +38,7 @@ class Trainer:
             if self.train.optimizer_in_backward and isinstance(run.optimizer, Composite)
             else None
         )
+        self.graphs = Graphs() if self.train.compile else None
         self.last: dict[str, float] = {}
 
     def fit(self) -> dict[str, float]:
@@ -158,9 +160,20 @@ class Trainer:
             "tokens_per_second": metrics["tokens"] / seconds,
             "step_seconds": seconds,
             "peak_memory_bytes": peak_memory_bytes(self.run.world.device),
+            **self._graphs(),
         }
         self.last.update(row)
         self.events.step(self.run, progress.step, row)
+
+    def _graphs(self) -> dict[str, float]:
+        """``compiled_graphs``, where anything is compiled; a line on stderr when there are more than before."""
+        if self.graphs is None:
+            return {}
+        new = self.graphs.count()
+        if new and self.run.world.is_main:
+            made = f"torch.compile made {new} graph{'s' * (new > 1)}, {self.graphs.made} in all"
+            print(f"ptsdk: step {self.run.progress.step}: {made}", file=sys.stderr, flush=True)
+        return {"compiled_graphs": self.graphs.made}
 
     def _validate(self) -> None:
         """One pass over the validation data: token-weighted means, named ``val/...``."""
@@ -200,10 +213,18 @@ def scale_gradients(
 
 def set_learning_rate(run: Run) -> float:
     """Scale each group's peak learning rate by the schedule; the first group's is returned."""
-    factor = run.job.schedule.factor(run.progress.step, run.total_steps)
-    for group in run.optimizer.param_groups:
-        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+    set_rate(run.optimizer, run.job.schedule.factor(run.progress.step, run.total_steps))
     return float(run.optimizer.param_groups[0]["lr"])
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set each group's learning rate to ``factor`` times its peak; a tensor keeps its place."""
+    for group in optimizer.param_groups:
+        rate = group.setdefault("initial_lr", float(group["lr"])) * factor
+        if isinstance(group["lr"], Tensor):  # a compiled update reads this very tensor
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def _agreed(wishes: Sequence[tuple[int | None, str | None]]) -> tuple[int | None, str | None]:

@@ -1,0 +1,1 @@
+"""Kernels of Liger Kernel, for ptsdk."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from torch import Tensor
-from torch._inductor import cpp_builder
+from torch._inductor import config
 
 from ptsdk.contracts.model import DecoderFamily
 from ptsdk.errors import UserError
@@ -165,10 +165,8 @@ def test_a_compiled_update_is_the_update(tmp_path: Path, name: str) -> None:
     assert losses[True] == pytest.approx(losses[False], rel=1e-4)
 
 
-def test_nothing_compiles_cpp_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    cpp_builder.cpp_compiler_search.cache_clear()
-    with pytest.raises(UserError) as refused:
+def test_nothing_compiles_cpp_here(tmp_path: Path) -> None:
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.raises(UserError) as refused:
         assembled(job(tmp_path, compile=True), Registry(scan()), tmp_path)
     assert refused.value.problems[0].path == "train.compile"
 

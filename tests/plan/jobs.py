@@ -52,6 +52,7 @@ JOBS: dict[str, dict[str, Any]] = {
     },
     "sft-bfloat16": {"model": {"dtype": "bfloat16"}},
     "sft-sgd": {"optimizer": {"use": "sgd", "momentum": 0.9}},
+    "sft-8-bit": {"optimizer": "adamw-8bit"},
     "sft-adafactor": {"optimizer": "adafactor"},
     "sft-muon": {"optimizer": "muon"},
     "lora": LORA,

@@ -81,12 +81,27 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # FSDP frees and refills the storages of gathered weights, past every operation.
         self._resize: Any = torch.UntypedStorage.resize_
         setattr(torch.UntypedStorage, "resize_", self._resized())  # noqa: B010
+        self._compile = torch.compile
+        setattr(torch, "compile", self.compiled)  # noqa: B010
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         setattr(torch.UntypedStorage, "resize_", self._resize)  # noqa: B010
+        setattr(torch, "compile", self._compile)  # noqa: B010
+
+    def compiled(self, function: Callable[..., Any] | None = None, **options: Any) -> Callable[..., Any]:
+        """In place of ``torch.compile``: ``function`` runs as it is, and what it holds meanwhile is not seen,
+        as if it were one kernel."""
+        if function is None:
+            return functools.partial(self.compiled, **options)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self.unseen():
+                return function(*args, **kwargs)
+
+        return run
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

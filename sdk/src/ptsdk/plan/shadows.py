@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,28 +33,18 @@ class Shadows(Meter):  # type: ignore[no-untyped-call]
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._left_nothing: set[tuple[Any, ...]] = set()
 
-    def __enter__(self) -> Self:
-        self._compile = torch.compile
-        setattr(torch, "compile", self.compiled)  # noqa: B010
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        setattr(torch, "compile", self._compile)  # noqa: B010
-
     def compiled(self, function: Callable[..., Any] | None = None, **options: Any) -> Callable[..., Any]:
-        """In place of ``torch.compile``: ``function`` runs as it is, and what it holds meanwhile is not seen,
-        as if it were one kernel. One that returned nothing and left nothing is not run on like arguments again."""
+        """See ``Meter.compiled``. One that returned nothing and left nothing is not run on like arguments again."""
         if function is None:
             return functools.partial(self.compiled, **options)
+        unseen = super().compiled(function)
 
         def run(*args: Any, **kwargs: Any) -> Any:
             key = (function, *(_kind(leaf) for leaf in tree_leaves((args, kwargs))))
             if key in self._left_nothing:
                 return None
             before = self.live
-            with self.unseen():
-                result = function(*args, **kwargs)
+            result = unseen(*args, **kwargs)
             if result is None and self.live == before:
                 self._left_nothing.add(key)
             return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ TESTS = Path(__file__).parents[1] / "tests"
 MATRIX = TESTS / "matrix" / "results.json"
 KILLS = TESTS / "faults" / "kills.json"
 WORLDS = TESTS / "faults" / "worlds.json"
+LADDER = TESTS / "benchmarks" / "ladder.json"
+MARKED = re.compile(r"(?<=<!-- recorded: ladder -->\n).*?(?=<!-- end of what was recorded -->)", re.DOTALL)
+"""In a page written by hand: where the ladder stands."""
 RELIABILITY = """\
 Runs die by SIGKILL at random moments and are resumed, again and again, until they end. Then every row of
 `metrics.jsonl`, every tensor of the last checkpoint (weights, optimizer), its other state (cursor, random
@@ -94,3 +98,31 @@ def _moved() -> str:
     where = f"torch {recorded['torch']}, Python {recorded['python']}, {recorded['system']}"
     header = ["method", "update", "data", *(f"{before} to {after}" for before, after in changes)]
     return f"{MOVED}\n`{recorded['command']}` on {recorded['date']} ({where}).\n\n{_table(header, rows)}"
+
+
+def with_ladder(page: str) -> str:
+    """The page with the ladder, where it has the marks of one."""
+    return MARKED.sub(lambda _: ladder(), page)
+
+
+def ladder() -> str:
+    """What each technique costs and saves, as recorded."""
+    recorded = json.loads(LADDER.read_text("utf-8"))
+    header = ["", "peak of tensors", "planned", "error", "resident", "tokens/s of a core", "loss"]
+    rows = [
+        [
+            name,
+            f"{rung['alive'] / 1e6:.0f} MB",
+            f"{rung['planned'] / 1e6:.0f} MB",
+            f"{rung['planned'] / rung['alive'] - 1:+.1%}",
+            f"{rung['resident'] / 1e6:.0f} MB",
+            f"{rung['tokens_per_second']:.0f}",
+            f"{rung['loss']:.4f}",
+        ]
+        for name, rung in recorded["rungs"].items()
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in recorded["versions"].items())
+    return (
+        f"\nRecorded on {recorded['date']} with `{recorded['command']}`; {versions}; {recorded['machine']}.\n\n"
+        f"{_table(header, rows)}\n"
+    )

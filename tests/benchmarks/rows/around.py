@@ -41,7 +41,7 @@ def load(folder: Path) -> None:
 def save(folder: Path) -> None:
     """All of Gemma 3 270M; SGD has no state, so that a checkpoint is its gigabyte."""
     data = {"train": {"use": "text", "path": str(inputs.text())}, "max_length": 128}
-    train = {"steps": 3, "batch_size": 1, "save_every": 1, "keep_last": None}
+    train = {"steps": 3, "batch_size": 1, "save_every": 1, "keep_last": None, "async_save": True}
     write_job(folder, inputs.gemma(), data, train, lr=1e-4, optimizer={"use": "sgd", "lr": 1e-4})
 
 

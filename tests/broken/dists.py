@@ -126,7 +126,7 @@ BROKEN = (
     Dist(
         "ptsdk-x-demand",
         losses('return [Spec("a", "os:path", requires=("numpy >= ",))]'),
-        ("requires of 'a' has 'numpy >= '", "write kind:name or a PEP 508 requirement"),
+        ("requires of 'a' has 'numpy >= '", "write kind:name, device:type or a PEP 508 requirement"),
     ),
     Dist(
         "ptsdk-x-conflict",

@@ -86,6 +86,12 @@ ALL: list[Sabotage] = [
         },
     ),
     *_of(
+        "optimizer",
+        "optimizers",
+        {"BakedRate": "test_a_compiled_step_is_the_step"},
+        supports=frozenset({"compiled-step"}),
+    ),
+    *_of(
         "loss",
         "losses",
         {

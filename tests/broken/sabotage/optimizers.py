@@ -92,3 +92,23 @@ class DecayingSGD(Plain):
 class DecaysAll(Optimizer):
     def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
         return DecayingSGD(parameters.values(), self.lr)
+
+
+class BakedSGD(Plain):
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    state = self.state[parameter]
+                    if not state:
+                        state["momentum"] = torch.zeros_like(parameter)
+                    state["momentum"].mul_(0.5).add_(parameter.grad)
+                    parameter.sub_(state["momentum"], alpha=group["lr"])
+
+
+class BakedRate(Optimizer):
+    """Compiled, it keeps the first rate: inductor reads an ``alpha`` once."""
+
+    def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+        return BakedSGD(parameters.values(), self.lr)

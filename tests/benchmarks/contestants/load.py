@@ -15,6 +15,7 @@ Load = Callable[[Path], Iterable[torch.Tensor]]
 
 
 def ptsdk() -> Load:
+    import ptsdk_gemma.model  # noqa: F401  as with transformers, importing the family is not loading
     from ptsdk.api import load_model
 
     return lambda folder: load_model(folder).parameters()

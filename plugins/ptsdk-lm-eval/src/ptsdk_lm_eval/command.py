@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ptsdk.cli.options import adapter_option, dtype_option, slots_option
+
 if TYPE_CHECKING:
     from ptsdk.cli.main import CliContext
     from ptsdk.contracts.model import Dtype
@@ -20,20 +22,14 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder with tasks of your own, as YAML.",
 )
-@click.option("--adapter", type=click.Path(path_type=Path), help="Folder of an adapter in PEFT's format.")
+@adapter_option()
 @click.option("--num-fewshot", type=click.IntRange(0), help="Examples before a question; by default the task's.")
 @click.option("--limit", type=click.IntRange(1), help="Only so many questions of each task.")
 @click.option("--chat", is_flag=True, help="Put questions through the chat template.")
 @click.option("--batch-tokens", type=click.IntRange(1), default=4096, show_default=True, help="Tokens read at a time.")
-@click.option("--slots", type=click.IntRange(1), default=64, show_default=True, help="Completions at a time.")
+@slots_option()
 @click.option("--seed", type=int, default=0, show_default=True, help="Of few-shot examples.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="Of the weights; auto is bfloat16 on a GPU, float32 on a CPU.",
-)
+@dtype_option()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def evaluate(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ptsdk.cli.options import dtype_option
+
 if TYPE_CHECKING:
     from ptsdk.cli.main import CliContext
     from ptsdk.contracts.checkpoint import CheckpointFormat
@@ -23,13 +25,7 @@ FORMATS = {"hf": "safetensors"}
 @click.option("--merge", is_flag=True, help="Fold an adapter into its base, for a model that stands by itself.")
 @click.option("--model", help="The adapter's base, where it is not what the adapter names.")
 @click.option("--format", "layout", default="hf", show_default=True, help="hf, or what an installed plugin writes.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="Of the weights; auto is that of the checkpoint.",
-)
+@dtype_option("that of the checkpoint")
 @click.pass_obj
 def export(
     context: CliContext, source: Path, out: Path, merge: bool, model: str | None, layout: str, dtype: str

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ptsdk.cli.options import adapter_option, dtype_option, slots_option
+
 if TYPE_CHECKING:
     from ptsdk.cli.main import CliContext
     from ptsdk.contracts.model import Dtype
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--model", required=True, help="A checkpoint: folder, file, or URL such as hf://org/name.")
-@click.option("--adapter", type=click.Path(path_type=Path), help="Folder of an adapter in PEFT's format.")
+@adapter_option()
 @click.option("--prompt", "prompts", multiple=True, required=True, help="The text to continue; may be given again.")
 @click.option("--chat", is_flag=True, help="Each prompt is a user's message; the chat template is applied.")
 @click.option("--num", type=click.IntRange(1), default=1, show_default=True, help="Completions of each prompt.")
@@ -29,14 +31,8 @@ if TYPE_CHECKING:
 @click.option("--top-p", type=float, help="Draw from the likeliest tokens of this mass together.")
 @click.option("--min-p", type=float, help="Draw from tokens at least this fraction as likely as the likeliest.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides every draw.")
-@click.option("--slots", type=click.IntRange(1), default=64, show_default=True, help="Completions at a time.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="Of the weights; auto is bfloat16 on a GPU, float32 on a CPU.",
-)
+@slots_option()
+@dtype_option()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def generate(

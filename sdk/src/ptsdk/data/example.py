@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from ptsdk.data.by_number import ByNumber
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Example:
         return sum(sum(document.supervised[1:]) for document in self.documents)
 
 
-class Examples(Sequence[Example]):
+class Examples(ByNumber[Example]):
     """Examples, each of which knows where it came from."""
 
     @abstractmethod

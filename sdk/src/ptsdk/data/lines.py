@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import overload
 
 import numpy as np
 
+from ptsdk.data.by_number import ByNumber
 from ptsdk.data.example import Row
 from ptsdk.data.rows import DataFile, rename, row_of_line
 from ptsdk.errors import Problem, RunError, UserError
 
 
-class JsonLines(Sequence[Row]):
+class JsonLines(ByNumber[Row]):
     """The rows that ``rows.read`` gives of the same files, in the same order.
 
     Args:
@@ -34,16 +34,8 @@ class JsonLines(Sequence[Row]):
     def __len__(self) -> int:
         return self._length
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(self._length)[index]]
-        index = range(self._length)[index]
+    def item(self, index: int) -> Row:
+        """See ``ByNumber``."""
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
         return rename(self._files[which].row(index - int(self._starts[which])), self._columns)
 

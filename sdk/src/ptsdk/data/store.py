@@ -6,7 +6,6 @@ import json
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,16 +48,8 @@ class ExampleStore(Examples):
     def __len__(self) -> int:
         return len(self.lines)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        index = range(len(self))[index]
+    def item(self, index: int) -> Example:
+        """See ``ByNumber``."""
         extras = self.extras.get(index)
         documents = map(self._document, range(self.example_ends[index], self.example_ends[index + 1]))
         return Example(tuple(documents), json.loads(extras) if extras else {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import torch
@@ -60,14 +59,9 @@ class Same(Examples):
     def __len__(self) -> int:
         return self._n
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        return [self._example] * len(range(self._n)[index]) if isinstance(index, slice) else self._example
+    def item(self, index: int) -> Example:
+        """See ``ByNumber``."""
+        return self._example
 
     def place(self, index: int) -> str:
         """It was made up."""

@@ -6,6 +6,7 @@ own: (w - 1, 0) is a query and the w - 1 keys before it, (-1, 0) all before it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -18,7 +19,7 @@ HALVES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, eq=False)
-class Packed:
+class Packed(ABC):
     """All documents in one call: an ``Attend``.
 
     Attributes:
@@ -42,9 +43,9 @@ class Packed:
         sides = (-1 if window is None else window - 1, 0)
         return self.kernel(q_NHE, k_NKE, v_NKE, scale, sides)
 
+    @abstractmethod
     def kernel(self, q_NHE: Tensor, k_NKE: Tensor, v_NKE: Tensor, scale: float, sides: tuple[int, int]) -> Tensor:
         """The mixed values [N, H, E]; a query sees so many keys on its left and on its right, all for -1."""
-        raise NotImplementedError
 
 
 class Varlen(Packed):

@@ -14,10 +14,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.functional import dropout, linear
 
 from ptsdk.checkpoint.weights import unpacked
+from ptsdk.nn.sharded import is_sharded
 
 
 class LowRankLinear(nn.Linear):
@@ -147,7 +147,9 @@ def _low_rank_class(base: type[nn.Linear]) -> type[LowRankLinear]:
 def _fill(owner: nn.Module, leaf: str, value: Tensor, device: torch.device) -> None:
     """Give a parameter its first value, and storage if it has none yet; sharded as it is."""
     parameter = owner.get_parameter(leaf)
-    if isinstance(parameter, DTensor) and not isinstance(value, DTensor):
+    if is_sharded(parameter) and not is_sharded(value):
+        from torch.distributed.tensor import distribute_tensor
+
         value = distribute_tensor(value.to(device), parameter.device_mesh, parameter.placements)
     if parameter.is_meta:
         setattr(owner, leaf, nn.Parameter(value.to(device)))

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from ptsdk.builtin.optimizers import Betas, decay_groups
 from ptsdk.contracts.optimizer import Optimizer
 from ptsdk.errors import Problem, UserError
+from ptsdk.nn.sharded import is_sharded
 
 
 class LowBit(Optimizer):
@@ -70,7 +70,7 @@ def refuse_small_shards(parameters: Mapping[str, nn.Parameter]) -> None:
         UserError: a sharded weight has another dtype than float32.
     """
     for name, parameter in parameters.items():
-        if isinstance(parameter, DTensor) and parameter.dtype != torch.float32:
+        if is_sharded(parameter) and parameter.dtype != torch.float32:
             message = f"its state in 4 bits cannot be updated beside shards in {parameter.dtype}: {name}"
             raise UserError(Problem(message, "use adamw-8bit, or set model.dtype to float32", path="optimizer"))
 
@@ -83,6 +83,6 @@ class Float32OnShards:
     """
 
     def _new_buffer(self, p: Tensor, signed: bool) -> Tensor:
-        labelled = p.detach().float() if isinstance(p, DTensor) else p
+        labelled = p.detach().float() if is_sharded(p) else p
         state: Tensor = super()._new_buffer(labelled, signed)  # type: ignore[misc]
         return state

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from ptsdk.contracts.optimizer import Optimizer
+from ptsdk.nn.sharded import is_sharded
 from ptsdk.train.composite import Composite
 
 FUSED = frozenset({"cpu", "cuda", "mps", "xpu"})
@@ -59,7 +59,7 @@ class SGD(Optimizer):
     def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.SGD:
         """Fused where the device has it; torch has no fused kernel for shards."""
         groups = decay_groups(parameters, self.weight_decay)
-        fused = can_fuse(parameters) and not any(isinstance(p, DTensor) for p in parameters.values())
+        fused = can_fuse(parameters) and not any(map(is_sharded, parameters.values()))
         return torch.optim.SGD(groups, self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.overrides import TorchFunctionMode
 
 from ptsdk.contracts.adapter import Adapter
@@ -17,6 +16,7 @@ from ptsdk.contracts.model import ModelFamily
 from ptsdk.contracts.quantizer import Packs
 from ptsdk.errors import Problem, UserError
 from ptsdk.nn.causal_lm import CausalLM
+from ptsdk.nn.sharded import is_sharded
 
 SHOWN = 5
 """Misfits that are named."""
@@ -162,8 +162,10 @@ def unpacked(module: nn.Module, leaf: str) -> Tensor:
     parameter: Tensor = getattr(module, leaf)
     if not isinstance(module, Packs):
         return parameter.detach()
-    if not isinstance(parameter, DTensor):
+    if not is_sharded(parameter):
         return module.unpacked(leaf)
+    from torch.distributed.tensor import DTensor
+
     rows = nn.Parameter(parameter.to_local(), requires_grad=False)
     setattr(module, leaf, rows)
     try:

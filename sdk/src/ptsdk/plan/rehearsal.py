@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from ptsdk.checkpoint.run_dir import RunDir
 from ptsdk.checkpoint.weights import resolve_dtype, stored_shape
@@ -19,6 +18,7 @@ from ptsdk.contracts.strategy import World
 from ptsdk.job.job import Job
 from ptsdk.nn.batch import Batch
 from ptsdk.nn.causal_lm import CausalLM
+from ptsdk.nn.sharded import is_sharded
 from ptsdk.plan.meter import Segment, held_bytes
 from ptsdk.plan.shadows import Shadows
 from ptsdk.plan.workload import Workload
@@ -214,7 +214,7 @@ def _state(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
 
 def whole(tensor: Tensor) -> Tensor:
     """One like ``tensor``, of all its shards."""
-    return torch.empty(tensor.shape, dtype=tensor.dtype) if isinstance(tensor, DTensor) else tensor
+    return torch.empty(tensor.shape, dtype=tensor.dtype) if is_sharded(tensor) else tensor
 
 
 def _counted(policy: CausalLM) -> tuple[int, int]:

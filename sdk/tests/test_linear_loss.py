@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from torch.nn.functional import cross_entropy, log_softmax
 
-from ptsdk.nn import linear_loss
+from ptsdk.nn import linear_loss, vocabulary_tiles
 from ptsdk.nn.batch import IGNORE
 from ptsdk.nn.head import Head
 from ptsdk.nn.linear_loss import linear_cross_entropy, linear_log_probs
@@ -19,7 +19,9 @@ from ptsdk.nn.linear_loss import linear_cross_entropy, linear_log_probs
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_loss, "CHUNK_ELEMENTS", 3 * 23)  # three rows of logits at a time
+    monkeypatch.setattr(linear_loss, "CHUNK_ELEMENTS", 3 * 23)  # three rows of logits at a time, where the head trains
+    for module in (linear_loss, vocabulary_tiles):
+        monkeypatch.setattr(module, "TILE", 5)  # the last of five tiles has three columns
 
 
 def problem(bias: bool, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
@@ -121,19 +123,58 @@ def test_float32_sums_stay_accurate() -> None:
     assert abs(fused.item() / exact.item() - 1) < 1e-6
 
 
-def test_never_a_full_logit_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    original = linear_loss.logits_of
-    monkeypatch.setattr(linear_loss, "logits_of", lambda *a: sizes.append(len(a[0])) or original(*a))
+@pytest.mark.parametrize(
+    ("frozen", "expected"),
+    [(False, [(3, 23), (3, 23), (2, 23)]), (True, [(8, 5), (8, 5), (8, 5), (8, 5), (8, 3)])],
+)
+def test_never_a_full_logit_tensor(
+    monkeypatch: pytest.MonkeyPatch, frozen: bool, expected: list[tuple[int, int]]
+) -> None:
+    """Few rows of a head that trains; all rows, but a tile of the vocabulary, of one that is frozen."""
+    shapes: list[tuple[int, int]] = []
+    original = vocabulary_tiles.logits_of
+    for module in (linear_loss, vocabulary_tiles):
+        monkeypatch.setattr(module, "logits_of", lambda *a: shapes.append((len(a[0]), len(a[1]))) or original(*a))
     hidden, weight, _, labels = problem(bias=False)
-    linear_cross_entropy(hidden, Head(weight), labels).backward()
-    assert max(sizes) == 3 and sum(sizes) == 8
+    linear_cross_entropy(hidden, Head(weight.requires_grad_(not frozen)), labels).backward()
+    assert shapes == expected
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_sure_label_has_an_exact_gradient_in_bfloat16(frozen: bool) -> None:
+    """``p - 1`` of a label that is all but sure: were it a difference of what bfloat16 holds it would be 0 or 2^-8."""
+    hidden, weight, _, _ = problem(bias=False, dtype=torch.bfloat16)
+    with torch.no_grad():
+        hidden /= hidden.norm(dim=1, keepdim=True)
+        weight[:11] = hidden * 9
+        weight[11:] *= 0.1
+    labels = torch.arange(11)
+    linear_cross_entropy(hidden, Head(weight.requires_grad_(not frozen)), labels).backward()
+    with torch.no_grad():
+        grad_logits = torch.softmax((hidden @ weight.T).double(), -1) - torch.eye(11, 23, dtype=torch.float64)
+        expected = [grad_logits @ weight.double(), *([] if frozen else [grad_logits.T @ hidden.double()])]
+    for leaf, exact in zip((hidden, weight), expected, strict=False):
+        assert leaf.grad is not None
+        assert ((leaf.grad - exact).norm(dim=1) < 2**-6 * exact.norm(dim=1))[:11].all()
+
+
+def test_tiles_of_rising_logits_are_summed_over_one_maximum() -> None:
+    """Every tile has a new maximum, far above that of the tile before: what was summed falls below any number."""
+    hidden = torch.ones(2, 1, requires_grad=True)
+    weight = (torch.arange(23.0) * 50)[:, None]
+    labels = torch.tensor([22, 0])
+    value = linear_log_probs(hidden, Head(weight), labels)
+    torch.testing.assert_close(value, torch.tensor([0.0, -1100.0]))
+    value.sum().backward()
+    assert hidden.grad is not None
+    torch.testing.assert_close(hidden.grad[:, 0], torch.tensor([0.0, -1100.0]))
 
 
 @pytest.mark.parametrize("fused", [linear_cross_entropy, linear_log_probs])
 def test_validation_makes_no_gradient(monkeypatch: pytest.MonkeyPatch, fused: Callable[..., Tensor]) -> None:
     hidden, weight, bias, labels = problem(bias=True)
     expected = fused(hidden, Head(weight, bias), labels)
-    monkeypatch.setattr(linear_loss.Gradients, "add", lambda *_: pytest.fail("made a gradient nobody asked for"))
+    for owner, name in ((vocabulary_tiles.Sweep, "gradient"), (linear_loss.Gradients, "add")):
+        monkeypatch.setattr(owner, name, lambda *_: pytest.fail("made a gradient nobody asked for"))
     with torch.no_grad():
         assert torch.equal(fused(hidden, Head(weight, bias), labels), expected)

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, silu
 
 from ptsdk.nn.attention import Documents
-from ptsdk.nn.mlp import GatedMLP
+from ptsdk.nn.mlp import Activation, GatedMLP, gated
 from ptsdk.nn.norm import RMSNorm, normalise
 
 
@@ -41,6 +41,27 @@ def test_gated_mlp_is_its_definition() -> None:
     up = x @ weights["up_proj.weight"].T + weights["up_proj.bias"]
     hidden = gate / (1 + torch.exp(-gate)) * up
     torch.testing.assert_close(mlp(x), hidden @ weights["down_proj.weight"].T + weights["down_proj.bias"])
+
+
+@pytest.mark.parametrize("activation", [silu, gelu])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gated_product_has_the_bits_that_autograd_gives(activation: Activation, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    gate, up, grad = (torch.randn(5, 33, dtype=dtype) for _ in range(3))
+    results = []
+    for product in (gated, lambda g, u, f: f(g) * u):
+        leaves = gate.clone().requires_grad_(), up.clone().requires_grad_()
+        value = product(*leaves, activation)
+        results.append((value.detach(), *torch.autograd.grad(value, leaves, grad)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_of_the_gated_product_only_its_factors_wait_for_the_backward() -> None:
+    gate, up = torch.randn(5, 33, requires_grad=True), torch.randn(5, 33, requires_grad=True)
+    waiting: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: waiting.append(t) or t, lambda t: t):
+        gated(gate, up, silu)
+    assert [t.data_ptr() for t in waiting] == [gate.data_ptr(), up.data_ptr()]
 
 
 def attention_by_loops(

@@ -18,8 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import log_softmax
 
 from ptsdk.nn.batch import IGNORE
-from ptsdk.nn.head import Head
-from ptsdk.nn.linear_loss import Gradients, differentiable, logits_buffer, logits_of, row_chunks
+from ptsdk.nn.head import Head, logits_of
+from ptsdk.nn.linear_loss import Gradients, differentiable, logits_buffer, row_chunks
 from ptsdk_kd.losses import DistillationLoss
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ptsdk.nn.batch import IGNORE, Batch
 from ptsdk.nn.causal_lm import CausalLM
-from ptsdk.nn.head import Head
-from ptsdk.nn.linear_loss import logits_buffer, logits_of, row_chunks, softmax_
+from ptsdk.nn.head import Head, logits_of
+from ptsdk.nn.linear_loss import logits_buffer, row_chunks, softmax_
 
 
 class Text(NamedTuple):

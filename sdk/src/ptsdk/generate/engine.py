@@ -20,8 +20,8 @@ from ptsdk.generate.sampling import SamplingParams, sample, uniform
 from ptsdk.nn.attention import Attend
 from ptsdk.nn.batch import IGNORE, Batch
 from ptsdk.nn.causal_lm import CausalLM, eager
+from ptsdk.nn.head import logits_of
 from ptsdk.nn.kv_cache import KVCache
-from ptsdk.nn.linear_loss import logits_of
 
 PREFILL_TOKENS = 8192
 """Prompt tokens that are read in one pass (or one longer prompt): bounds its activations."""

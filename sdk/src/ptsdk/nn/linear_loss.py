@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ptsdk.nn.batch import IGNORE
-from ptsdk.nn.head import Head
+from ptsdk.nn.head import Head, logits_of
+from ptsdk.nn.vocabulary_tiles import TILE, Sweep
 
-CHUNK_ELEMENTS = 2**25
-"""Logits alive at a time: 128 MiB in float32."""
+CHUNK_ELEMENTS = 2**26
+"""Logits alive at a time: 256 MiB in float32. The gradient of a head is read and written once for each chunk."""
 
 
 def linear_cross_entropy(hidden_states: Tensor, head: Head, labels: Tensor) -> Tensor:
@@ -77,22 +78,6 @@ def chunk_rows(elements: int) -> int:
     return max(1, CHUNK_ELEMENTS // elements)
 
 
-def logits_of(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None, out: Tensor | None = None
-) -> Tensor:
-    """[m, D] -> [m, V], capped, in at least float32; in the first m rows of ``out`` where that is given."""
-    if out is None:
-        out = logits_buffer(hidden, weight)
-    logits = out[: len(hidden)]
-    if hidden.dtype == logits.dtype:
-        torch.mm(hidden, weight.T, out=logits)
-    else:
-        logits.copy_(torch.mm(hidden, weight.T))
-    if bias is not None:
-        logits.add_(bias)
-    return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
-
-
 def logits_buffer(hidden: Tensor, weight: Tensor, elements: int | None = None) -> Tensor:
     """Room for the logits of the largest chunk of ``hidden``, where ``elements`` a row are alive (V of them
     by default): fresh memory for each chunk would cost more than what is computed in it."""
@@ -115,6 +100,18 @@ def _softmax_minus_target(logits: Tensor, labels: Tensor, softcap: float | None)
     log_probs = softmax_(logits, labels)
     logits[torch.arange(len(labels), device=labels.device), labels] -= 1
     return log_probs, logits if slope is None else logits.mul_(slope)
+
+
+def sweep(hidden: Tensor, head: Head, labels: Tensor, gradient: Tensor | None) -> Tensor:
+    """The log-probability of each label [M] under a head that gets no gradient; that of the negative of their sum by
+    ``hidden`` [M, D] goes to ``gradient``, where there is one. No more than a tile of the vocabulary is alive."""
+    log_probs = hidden.new_empty(len(labels), dtype=torch.promote_types(hidden.dtype, torch.float32))
+    for part in row_chunks(len(labels), TILE):
+        swept = Sweep(hidden[part], head, labels[part], gradient is not None)
+        log_probs[part] = swept.log_probs
+        if gradient is not None:
+            gradient[part] = swept.gradient()
+    return log_probs
 
 
 class Gradients:
@@ -146,6 +143,20 @@ class Gradients:
         return hidden, weight, bias
 
 
+def _with_head(
+    gradients: Gradients, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None
+) -> Tensor:
+    """The sum of cross-entropies under a head that trains, a chunk of rows at a time."""
+    total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+    buffer = logits_buffer(hidden, weight)
+    for part in row_chunks(len(labels), len(weight)):
+        logits = logits_of(hidden[part], weight, bias, softcap, buffer)
+        log_probs, grad_logits = _softmax_minus_target(logits, labels[part], softcap)
+        gradients.add(part, grad_logits, hidden[part], weight)
+        total -= log_probs.sum(dtype=torch.float64)
+    return total
+
+
 class LinearCrossEntropy(torch.autograd.Function):
     """Sum of cross-entropies; its gradient is made in the forward, where the logits are."""
 
@@ -154,18 +165,12 @@ class LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None
     ) -> Tensor:
         """hidden [M, D], labels [M] -> scalar."""
-        gradients = Gradients(hidden, weight, bias, ctx.needs_input_grad)
-        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        buffer = logits_buffer(hidden, weight)
-        for part in row_chunks(len(labels), len(weight)):
-            logits = logits_of(hidden[part], weight, bias, softcap, buffer)
-            if any(ctx.needs_input_grad):
-                log_probs, grad_logits = _softmax_minus_target(logits, labels[part], softcap)
-                gradients.add(part, grad_logits, hidden[part], weight)
-            else:
-                log_probs = softmax_(logits, labels[part])
-            total -= log_probs.sum(dtype=torch.float64)
-        ctx.gradients = gradients
+        ctx.gradients = gradients = Gradients(hidden, weight, bias, ctx.needs_input_grad)
+        if any(ctx.needs_input_grad[1:3]):
+            total = _with_head(gradients, hidden, weight, bias, labels, softcap)
+        else:
+            log_probs = sweep(hidden, Head(weight, bias, softcap), labels, gradients.hidden)
+            total = -log_probs.sum(dtype=torch.float64)
         return total.to(torch.promote_types(hidden.dtype, torch.float32))
 
     @staticmethod
@@ -194,20 +199,11 @@ class LinearLogProbs(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None
     ) -> Tensor:
         """hidden [M, D], labels [M] -> [M]."""
-        head_trains = any(ctx.needs_input_grad[1:3])
-        eager = ctx.needs_input_grad[0] and not head_trains
-        gradients = Gradients(hidden, weight, bias, (eager, False, False))
-        log_probs = hidden.new_empty(len(labels), dtype=torch.promote_types(hidden.dtype, torch.float32))
-        buffer = logits_buffer(hidden, weight)
-        for part in row_chunks(len(labels), len(weight)):
-            logits = logits_of(hidden[part], weight, bias, softcap, buffer)
-            if eager:
-                log_probs[part], grad_logits = _softmax_minus_target(logits, labels[part], softcap)
-                gradients.add(part, grad_logits, hidden[part], weight)
-            else:
-                log_probs[part] = softmax_(logits, labels[part])
+        eager = ctx.needs_input_grad[0] and not any(ctx.needs_input_grad[1:3])
+        gradient = torch.empty_like(hidden) if eager else None
+        log_probs = sweep(hidden, Head(weight, bias, softcap), labels, gradient)
         ctx.softcap, ctx.eager = softcap, eager
-        ctx.save_for_backward(gradients.hidden if eager else hidden, weight, bias, labels)
+        ctx.save_for_backward(gradient if eager else hidden, weight, bias, labels)
         return log_probs
 
     @staticmethod

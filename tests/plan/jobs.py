@@ -64,7 +64,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "dpo-lora": {"method": "dpo", **PAIRS, **LORA},
     "kd": {"method": {"use": "kd", "teacher": {"use": "llama", "config": {**CONFIG, "num_hidden_layers": 6}}}},
     "grpo": GRPO,
-    "grpo-tokens": {**GRPO, "train": {"batch_size": 8, "micro_batch_tokens": 200}},
+    "grpo-tokens": {**GRPO, "train": {"batch_size": 8, "micro_batch_size": None, "micro_batch_tokens": 200}},
     "grpo-lora-epochs": {**GRPO, **LORA, "method": {**GRPO["method"], "epochs": 2}},
 }
 

@@ -1,9 +1,10 @@
-"""Rows of JSONL files by their number: sixteen bytes a row are kept, and rows are read when they are asked for."""
+"""Rows of JSONL files by their number: eight bytes a row are kept, and rows are read when they are asked for."""
 
 from __future__ import annotations
 
 import os
 from array import array
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -41,18 +42,19 @@ class JsonLines(ByNumber[Row]):
 
 
 class _File:
-    """Where each row of a file begins, its line, and the file."""
+    """Where each row of a file begins, how many rows stand above each blank line, and the file."""
 
     def __init__(self, file: DataFile) -> None:
         self.file = file
-        self._offsets, self._lines, end = array("q"), array("q"), 0
+        self._offsets, self._blanks, end = array("q"), array("q"), 0
         try:
             self._descriptor = os.open(file.url, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             with open(file.url, "rb") as stream:
-                for number, line in enumerate(stream, start=1):
+                for line in stream:
                     if line.strip():
                         self._offsets.append(end)
-                        self._lines.append(number)
+                    else:
+                        self._blanks.append(len(self._offsets))
                     end += len(line)
         except OSError as error:
             raise UserError(Problem(f"cannot be read: {error}", "", file.name)) from error
@@ -63,7 +65,7 @@ class _File:
             os.close(self._descriptor)
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._offsets) - 1
 
     def row(self, index: int) -> Row:
         """Row number ``index`` of this file."""
@@ -71,4 +73,8 @@ class _File:
         line = os.pread(self._descriptor, stop - start, start)
         if len(line) < stop - start:
             raise RunError(f"{self.file.name} has become shorter while it was read")
-        return row_of_line(line, self.file, self._lines[index])
+        return row_of_line(line, self.file, self._line(index))
+
+    def _line(self, index: int) -> int:
+        """The number, from 1, of the line that a row stands on."""
+        return index + 1 + bisect_right(self._blanks, index)

@@ -10,6 +10,7 @@ import pytest
 from ptsdk.checkpoint import examples
 from ptsdk.checkpoint.cache import cache_dir
 from ptsdk.checkpoint.examples import kept
+from ptsdk.checkpoint.files import verify_manifest
 from ptsdk.data.pipeline import Encoded
 from ptsdk.data.report import Tally
 from ptsdk.data.tokenizers import ByteTokenizer
@@ -135,7 +136,7 @@ def test_a_damaged_entry_is_made_anew(here: Path, damage: str):
         case _:
             file.write_bytes(content)
     assert [*read(job).store] == [*first.store]
-    assert examples.verify_manifest(entry) == []
+    assert verify_manifest(entry) == []
     assert [*examples.read(entry).store] == [*first.store]
 
 

@@ -145,6 +145,8 @@ def test_a_folder_gives_what_transformers_gives(name: str, tmp_path: Path) -> No
     assert_same(ours, AutoTokenizer.from_pretrained(tmp_path / "saved"))
     again = from_folder(tmp_path / "saved")
     assert again is not None and again.fingerprint() == ours.fingerprint()
+    again.release()
+    assert_same(again, theirs)
 
 
 def test_older_files_are_read(tmp_path: Path) -> None:
@@ -310,6 +312,8 @@ def test_sentencepiece_gives_what_transformers_gives(flags: dict[str, bool], tmp
     assert saved("<s>the fox")["input_ids"] == theirs("<s>the fox")["input_ids"]
     again = from_folder(tmp_path / "saved")
     assert again is not None and again.fingerprint() == ours.fingerprint()
+    again.release()
+    assert again.encode("<s>the fox") == ours.encode("<s>the fox")
 
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])

@@ -71,6 +71,7 @@ ALL: list[Sabotage] = [
             "Squeezing": "test_text_comes_back",
             "ClaimsBos": "test_special_tokens_have_ids",
             "Unsaved": "test_saves_what_it_reads",
+            "OtherWhenReleased": "test_released_it_is_the_same",
             "OtherEachTime": "test_fingerprint_is_of_what_decides_ids",
         },
     ),

@@ -44,6 +44,16 @@ class Unsaved(Bytes):
         return UnsavedTokenizer()
 
 
+class ForgetfulTokenizer(ByteTokenizer):
+    def release(self) -> None:
+        self._suffix = [257]
+
+
+class OtherWhenReleased(Bytes):
+    def load(self, model: Checkpoint | None, base: Path) -> Tokenizer:
+        return ForgetfulTokenizer()
+
+
 class OtherTokenizer(ByteTokenizer):
     def fingerprint(self) -> str:
         return uuid.uuid4().hex

@@ -91,7 +91,7 @@ class SafetensorsFolder(Checkpoint):
 
     def tokenizer(self) -> Tokenizer | None:
         """From the folder's tokenizer files."""
-        from ptsdk.data.tokenizers import from_folder
+        from ptsdk.checkpoint.tokenizers import from_folder
 
         tokenizer: Tokenizer | None = from_folder(self.path)
         return tokenizer

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ptsdk.checkpoint.inside import refuse_links_out
+from ptsdk.checkpoint.tokenizers import from_folder
 from ptsdk.contracts.tokenizer import Tokenizer, TokenizerSource
-from ptsdk.data.tokenizers import ByteTokenizer, from_folder
+from ptsdk.data.tokenizers import ByteTokenizer
 from ptsdk.errors import Problem, UserError
 
 if TYPE_CHECKING:

@@ -8,14 +8,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from ptsdk.checkpoint.cache import cache_dir
-from ptsdk.checkpoint.files import WriteError, atomic_folder, locked, remove_partials, verify_manifest, write_json
+from ptsdk.checkpoint.files import write_json
+from ptsdk.checkpoint.kept import kept as kept_in_cache
 from ptsdk.checkpoint.tensors import TensorFiles, save_tensors
 from ptsdk.data.columns import from_columns, to_columns
 from ptsdk.data.pipeline import Encoded
@@ -24,25 +23,13 @@ FOLDER, COLUMNS, NOTES = "examples", "columns.safetensors", "notes.json"
 
 
 def kept(key_of: Callable[[], str], make: Callable[[], Encoded]) -> Encoded:
-    """What ``make`` makes, or what it made when it was asked before under the same key.
-
-    Processes that ask for the same wait for the first: it alone makes it. An entry that is damaged is made anew;
-    faults are not kept, nor anything of files that were changed meanwhile; and where the cache cannot be written
-    nothing is.
+    """What ``make`` makes, or what it made when it was asked before under the same key; faults are not kept.
 
     Args:
         key_of: a hash of all that decides it, as it is now.
         make: called when there is no entry.
     """
-    key = key_of()
-    folder = cache_dir() / FOLDER / key
-    with _alone(folder):
-        if not verify_manifest(folder):
-            return read(folder)
-        encoded = make()
-        if not encoded.problems and key_of() == key:
-            _write(folder, encoded)
-        return encoded
+    return kept_in_cache(FOLDER, key_of, make, read, _write, worth=lambda encoded: not encoded.problems)
 
 
 def read(folder: Path) -> Encoded:
@@ -51,19 +38,7 @@ def read(folder: Path) -> Encoded:
     return from_columns(arrays, json.loads((folder / NOTES).read_text(encoding="utf-8")))
 
 
-def _write(folder: Path, encoded: Encoded) -> None:
+def _write(encoded: Encoded, folder: Path) -> None:
     arrays, notes = to_columns(encoded)
-    with suppress(WriteError), atomic_folder(folder, manifest=True, replace=True) as partial:
-        save_tensors({name: torch.from_numpy(array) for name, array in arrays.items()}, partial / COLUMNS)
-        write_json(partial / NOTES, notes)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Inside, no other process has this entry; where there can be no lock, any may."""
-    with ExitStack() as stack:
-        with suppress(OSError, WriteError):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(folder.with_suffix(".lock"), wait=True))
-            remove_partials(folder.parent, folder.name)
-        yield
+    save_tensors({name: torch.from_numpy(array) for name, array in arrays.items()}, folder / COLUMNS)
+    write_json(folder / NOTES, notes)

@@ -10,19 +10,22 @@ CLASS = "LlamaTokenizer"
 SPACE = "\u2581"
 
 
-def is_rebuilt(config: Mapping[str, Any], model_type: str | None, pipeline: Mapping[str, Any]) -> bool:
-    """Whether transformers keeps of the file only vocabulary, merges and post-processor.
+def may_be_rebuilt(config: Mapping[str, Any], model_type: str | None) -> bool:
+    """Whether the class is one that rebuilds pipelines.
 
     Args:
         config: the keys of tokenizer_config.json.
         model_type: of config.json beside it. For many types but the class's own, transformers passes over
             the class.
-        pipeline: tokenizer.json.
     """
     named = str(config.get("tokenizer_class", "")).removesuffix("Fast") == CLASS
-    of_class = model_type in (None, CLASS.removesuffix("Tokenizer").lower())
+    return named and model_type in (None, CLASS.removesuffix("Tokenizer").lower())
+
+
+def is_rebuilt(pipeline: Mapping[str, Any]) -> bool:
+    """Whether such a class keeps of ``pipeline``, a tokenizer.json, only vocabulary, merges and post-processor."""
     is_bpe = (pipeline.get("model") or {}).get("type") == "BPE"
-    return named and of_class and is_bpe and '"ByteLevel"' not in json.dumps(pipeline)
+    return is_bpe and '"ByteLevel"' not in json.dumps(pipeline)
 
 
 def rebuilt(config: Mapping[str, Any], pipeline: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class SentencePieceTokenizer(Tokenizer):
         self, path: Path, config: Mapping[str, Any], chat_template: str | Mapping[str, str] | None = None
     ) -> None:
         self._proto = path.read_bytes()
-        self._processor = _load(self._proto, path)
+        self._loaded: Any = _load(self._proto, path)
         self.config = dict(config)
         self._set_templates(chat_template)
         self.special_tokens = {**self._own_special_tokens(), **files.special_tokens(self.config)}
@@ -50,6 +50,17 @@ class SentencePieceTokenizer(Tokenizer):
         self._split = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
         self._adds_space = self._processor.encode("a", out_type=str)[:1] != ["a"]
         self._special_ids = {self._added[t] for t in self.special_tokens.values() if t in self._added}
+
+    @property
+    def _processor(self) -> Any:
+        """SentencePiece's own object, made again where it was let go of."""
+        if (processor := self._loaded) is None:
+            processor = self._loaded = _load(self._proto, Path("tokenizer.model"))
+        return processor
+
+    def release(self) -> None:
+        """Keep the bytes of tokenizer.model alone; see the contract."""
+        self._loaded = None
 
     def _set_templates(self, chat_template: str | Mapping[str, str] | None) -> None:
         self.templates = files.named_templates(chat_template)
@@ -178,11 +189,7 @@ class SentencePieceTokenizer(Tokenizer):
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_processor"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._processor = _load(self._proto, Path("tokenizer.model"))
+        return {**self.__dict__, "_loaded": None}
 
 
 def _load(proto: bytes, path: Path) -> Any:

@@ -60,6 +60,10 @@ class Tokenizer(ABC):
         """A hash of everything that decides ids: equal fingerprints, equal tokens."""
         raise NotImplementedError
 
+    def release(self) -> None:  # noqa: B027 - there may be nothing to let go of
+        """Let go of memory that only encoding and decoding need; a later call makes it again. A run asks for it when
+        its data is read. Nothing changes by it but memory, and nothing is done by default."""
+
 
 def piece_of(tokenizer: Tokenizer, token_id: int) -> str | None:
     """The raw piece of one id, None where no token has it."""

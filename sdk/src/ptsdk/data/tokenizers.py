@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
@@ -19,6 +19,21 @@ from ptsdk.errors import Problem, UserError
 
 UNREAD = ("vocab.json", "vocab.txt", "tekken.json", "tiktoken.model", "spiece.model")
 """Vocabularies that only transformers' converters read."""
+_PARSING = threading.Lock()
+
+
+class Facts(NamedTuple):
+    """What a run asks of a tokenizer without encoding anything; ``FastTokenizer.known`` takes them."""
+
+    vocab_size: int
+    bos_id: int | None
+    eos_id: int | None
+    pad_id: int | None
+    prefix: list[int]
+    """Ids that are put in front of every text."""
+    suffix: list[int]
+    """Ids that are put behind."""
+    fingerprint: str
 
 
 class FastTokenizer(Tokenizer):
@@ -26,6 +41,9 @@ class FastTokenizer(Tokenizer):
 
     tokenizer.json is taken as it is, but for the class LlamaTokenizer, which rebuilds it
     (``llama_tokenizer``); what is saved names the class that takes the file as it is.
+
+    The pipeline with its vocabulary (of 262,144 pieces: 350 MB, a second to parse) is there while it is used. After
+    ``release``, and in one that is ``known``, there is its text (12 MB), and whoever encodes has it parsed.
 
     Args:
         backend: the ``tokenizers`` pipeline; it belongs to this object from now on.
@@ -40,17 +58,73 @@ class FastTokenizer(Tokenizer):
         config: Mapping[str, Any],
         chat_template: str | Mapping[str, str] | None = None,
     ) -> None:
-        self._backend = backend
-        self.config = dict(config)
-        self._set_templates(chat_template)
-        self.special_tokens = files.special_tokens(self.config)
+        self._describe(config, chat_template)
+        self._parsed: tokenizers.Tokenizer | None = backend
+        self._text: bytes | None = None
+        self._fingerprint: str | None = None
         backend.no_truncation()
         backend.no_padding()
-        backend.encode_special_tokens = bool(self.config.get("split_special_tokens", False))
+        backend.encode_special_tokens = self._splits_special()
         self._add_tokens()
         self.bos_id, self.eos_id, self.pad_id = (self._id(f"{name}_token") for name in ("bos", "eos", "pad"))
         self.vocab_size = 1 + max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
         self._detach_post_processor()
+
+    @classmethod
+    def known(
+        cls,
+        text: bytes,
+        facts: Facts,
+        config: Mapping[str, Any],
+        chat_template: str | Mapping[str, str] | None = None,
+    ) -> Self:
+        """One that was there before, without its vocabulary until that is used.
+
+        Args:
+            text: its ``to_json``, in UTF-8.
+            facts: its ``facts``.
+            config: of that one.
+            chat_template: of that one.
+        """
+        self = cls.__new__(cls)
+        self._describe(config, chat_template)
+        self._parsed, self._text, self._fingerprint = None, text, facts.fingerprint
+        self.vocab_size, self.bos_id, self.eos_id, self.pad_id = facts[:4]
+        self._set_around(facts.prefix, facts.suffix)
+        return self
+
+    def facts(self) -> Facts:
+        """What ``known`` has to be told."""
+        ids = (self.bos_id, self.eos_id, self.pad_id)
+        return Facts(self.vocab_size, *ids, self._prefix, self._suffix, self.fingerprint())
+
+    def _describe(self, config: Mapping[str, Any], chat_template: str | Mapping[str, str] | None) -> None:
+        self.config = dict(config)
+        self._set_templates(chat_template)
+        self.special_tokens = files.special_tokens(self.config)
+
+    @property
+    def _backend(self) -> tokenizers.Tokenizer:
+        """The pipeline without its post-processor, parsed where it was let go of."""
+        if (backend := self._parsed) is None:
+            with _PARSING:
+                backend = self._parsed = self._parsed or self._parse()
+        return backend
+
+    def _parse(self) -> tokenizers.Tokenizer:
+        assert self._text is not None  # one without a pipeline has its text
+        backend = tokenizers.Tokenizer.from_buffer(self._text)
+        backend.encode_special_tokens = self._splits_special()
+        backend.post_processor = None
+        return backend
+
+    def release(self) -> None:
+        """Keep the text of the pipeline alone; see the contract."""
+        self._text = self._json()
+        self._parsed = None
+
+    def _splits_special(self) -> bool:
+        return bool(self.config.get("split_special_tokens", False))
 
     def _set_templates(self, chat_template: str | Mapping[str, str] | None) -> None:
         self.templates = files.named_templates(chat_template)
@@ -60,6 +134,7 @@ class FastTokenizer(Tokenizer):
     def set_chat_template(self, template: str) -> None:
         """Replace every chat template with this one."""
         self._set_templates(template)
+        self._fingerprint = None
 
     def _id(self, name: str) -> int | None:
         text = self.special_tokens.get(name)
@@ -96,9 +171,12 @@ class FastTokenizer(Tokenizer):
         with_special = self._backend.encode("a", add_special_tokens=True).ids
         plain = self._backend.encode("a", add_special_tokens=False).ids
         start = next(i for i in range(len(with_special) + 1) if with_special[i : i + len(plain)] == plain)
-        self._prefix, self._suffix = with_special[:start], with_special[start + len(plain) :]
-        self.adds_bos = self.bos_id is not None and self._prefix[:1] == [self.bos_id]
+        self._set_around(with_special[:start], with_special[start + len(plain) :])
         self._backend.post_processor = None
+
+    def _set_around(self, prefix: list[int], suffix: list[int]) -> None:
+        self._prefix, self._suffix = prefix, suffix
+        self.adds_bos = self.bos_id is not None and prefix[:1] == [self.bos_id]
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Ids of ``text``; see the contract."""
@@ -138,15 +216,16 @@ class FastTokenizer(Tokenizer):
 
     def to_json(self) -> str:
         """The text of tokenizer.json."""
-        return self._json
+        return self._json().decode()
 
-    @cached_property
-    def _json(self) -> str:
+    def _json(self) -> bytes:
         """Made once: while it is made, another thread would get other offsets."""
-        self._backend.post_processor = self._post_processor
-        text: str = self._backend.to_str()
-        self._backend.post_processor = None
-        return text
+        if self._text is None:
+            self._backend.post_processor = self._post_processor
+            text: str = self._backend.to_str()
+            self._backend.post_processor = None
+            self._text = text.encode()
+        return self._text
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, tokenizer_config.json and the chat templates.
@@ -155,7 +234,7 @@ class FastTokenizer(Tokenizer):
         of the pipeline, this one takes tokenizer.json as it is, so ids stay those trained on.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(self.to_json(), encoding="utf-8")
+        (folder / "tokenizer.json").write_bytes(self._json())
         dropped = {"add_bos_token", "add_eos_token", "tokenizer_class"}
         config = {k: v for k, v in self.config.items() if k not in dropped}
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -163,9 +242,10 @@ class FastTokenizer(Tokenizer):
 
     def fingerprint(self) -> str:
         """SHA-256 of the pipeline, the special tokens and the chat templates."""
-        split = bool(self.config.get("split_special_tokens", False))
-        parts = [self.to_json(), self.special_tokens, self.templates, split]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        if self._fingerprint is None:
+            parts = [self.to_json(), self.special_tokens, self.templates, self._splits_special()]
+            self._fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return self._fingerprint
 
 
 class ByteTokenizer(FastTokenizer):
@@ -203,13 +283,17 @@ def from_folder(folder: Path) -> Tokenizer | None:
 
 def _read_backend(folder: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
     path, model = folder / "tokenizer.json", folder / "config.json"
-    pipeline = files.read_json(path)  # tells where the JSON is broken; the library only says that it is
     model_type = files.read_json(model).get("model_type") if model.is_file() else None
     try:
-        if llama_tokenizer.is_rebuilt(config, model_type, pipeline):
-            return tokenizers.Tokenizer.from_str(json.dumps(llama_tokenizer.rebuilt(config, pipeline)))
-        return tokenizers.Tokenizer.from_file(str(path))
+        if llama_tokenizer.may_be_rebuilt(config, model_type):
+            pipeline = files.read_json(path)
+            if llama_tokenizer.is_rebuilt(pipeline):
+                return tokenizers.Tokenizer.from_str(json.dumps(llama_tokenizer.rebuilt(config, pipeline)))
+        return tokenizers.Tokenizer.from_buffer(path.read_bytes())
+    except UserError:
+        raise
     except Exception as error:  # the library raises nothing narrower
+        files.read_json(path)  # tells where the JSON is broken; the library only says that it is
         raise UserError(Problem(f"not a tokenizer: {error}", "fetch the file again", str(path))) from error
 
 

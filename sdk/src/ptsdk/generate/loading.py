@@ -12,13 +12,13 @@ from ptsdk import hints
 from ptsdk.checkpoint.environment import model_fingerprint
 from ptsdk.checkpoint.inside import refuse_links_out
 from ptsdk.checkpoint.sources import open_checkpoint
+from ptsdk.checkpoint.tokenizers import from_folder
 from ptsdk.checkpoint.weights import LazyTensors, build_on_meta, check_names, fill, replace_parameter, resolve_dtype
 from ptsdk.contracts.adapter import Adapter
 from ptsdk.contracts.checkpoint import Checkpoint
 from ptsdk.contracts.model import Dtype, ModelFamily
 from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data.tokenizer_files import read_json
-from ptsdk.data.tokenizers import from_folder
 from ptsdk.errors import Problem, UserError
 from ptsdk.nn.causal_lm import CausalLM
 from ptsdk.registry import Registry

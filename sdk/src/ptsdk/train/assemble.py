@@ -29,7 +29,7 @@ from ptsdk.train.agreement import refuse_disagreement
 from ptsdk.train.compiling import compile_blocks, compile_step, refuse_compiling
 from ptsdk.train.frozen import Opened, build_frozen, give_attention, open_frozen, open_model
 from ptsdk.train.in_backward import one_each
-from ptsdk.train.memory import checkpoint_activations
+from ptsdk.train.memory import checkpoint_activations, give_back_freed
 from ptsdk.train.reading import open_stream, read_data
 
 
@@ -49,6 +49,9 @@ def assemble(job: Job, registry: Registry) -> Run:
     others = open_frozen(job, registry, tokenizer, policy)
     train = open_stream(job, tokenizer) if job.data.streaming else read_data(job, job.data.train, tokenizer)
     validation = read_data(job, job.data.validation, tokenizer) if job.data.validation else None
+    if not job.data.streaming:
+        tokenizer.release()
+        give_back_freed()
 
     seed_everything(job.train.seed, world.rank)
     model = build_policy(job, policy, world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import re
 import resource
@@ -119,3 +120,10 @@ def relief(job: Job) -> list[str]:
         lines.append("train an adapter instead of every weight (`ptsdk list adapter`)")
     lines.append("`ptsdk plan JOB` tells what a job takes: weights, gradients, optimizer, activations")
     return lines
+
+
+def give_back_freed() -> None:
+    """Hand what Python and libraries have freed back to the system: the million small pieces of a vocabulary lie
+    where glibc keeps them for more small pieces, and a tensor is none. Elsewhere than under glibc nothing is done."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

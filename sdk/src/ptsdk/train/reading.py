@@ -56,25 +56,23 @@ def rules_of(job: Job) -> Rules:
 
 
 def _read(job: Job, dataset: Dataset, tokenizer: Tokenizer, rules: Rules, processes: Processes) -> Encoded:
-    count = _count(job, dataset)
-
     def make() -> Encoded:
-        if count <= MANY:
-            return encode_dataset(dataset, tokenizer, job.base, rules)
-        return processes.encode(dataset, dataset.rows(job.base), rules)
+        if _has_more(job, dataset, MANY):
+            return processes.encode(dataset, dataset.rows(job.base), rules)
+        return encode_dataset(dataset, tokenizer, job.base, rules)
 
-    if count <= FEW or _asks_the_clock(tokenizer):
+    if _asks_the_clock(tokenizer) or not _has_more(job, dataset, FEW):
         return make()
     return kept(partial(key_of, job, dataset, tokenizer, rules), make)
 
 
-def _count(job: Job, dataset: Dataset) -> int:
-    """How many rows there are, up to more than ``MANY``; none where one cannot be read on, which is told when those
+def _has_more(job: Job, dataset: Dataset, rows: int) -> bool:
+    """Whether there are more than so many rows; not where one of them cannot be read on from, which is told when those
     before it are made into examples."""
     try:
-        return sum(1 for _ in islice(dataset.rows(job.base), MANY + 1))
+        return any(True for _ in islice(dataset.rows(job.base), rows, None))
     except UserError:
-        return 0
+        return False
 
 
 def _asks_the_clock(tokenizer: Tokenizer) -> bool:
@@ -114,7 +112,6 @@ def _code(cls: type) -> dict[str, str | None]:
     """The classes it is made of, each with a hash of the sources of its package. The module of a local file is
     named by a hash of its text."""
     names = {f"{base.__module__}:{base.__qualname__}": base.__module__.partition(".")[0] for base in cls.__mro__}
-    return {
-        name: None if root in sys.stdlib_module_names or root.startswith("ptsdk_local_") else source_digest(root)
-        for name, root in names.items()
-    }
+    unknown = sys.stdlib_module_names | {root for root in names.values() if root.startswith("ptsdk_local_")}
+    digests = {root: source_digest(root) for root in {*names.values()} - unknown}
+    return {name: digests.get(root) for name, root in names.items()}

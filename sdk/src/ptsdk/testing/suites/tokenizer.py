@@ -76,6 +76,13 @@ class TokenizerSuite(ComponentSuite):
             assert again.encode(text) == tokenizer.encode(text), f"{text!r} has other ids after saving"
         assert again.eos_id == tokenizer.eos_id, "EOS is another id after saving"
 
+    def test_released_it_is_the_same(self) -> None:
+        """``release`` changes nothing but memory: a run asks for it when its data is read, and may encode later."""
+        tokenizer = self.loaded()
+        before = [tokenizer.encode(text) for text in TEXTS]
+        tokenizer.release()
+        assert [tokenizer.encode(text) for text in TEXTS] == before, "ids are others once it is released"
+
     def test_fingerprint_is_of_what_decides_ids(self) -> None:
         """Loaded twice it is the same, or a resume would be refused."""
         first, second = self.loaded().fingerprint(), self.loaded().fingerprint()

@@ -35,7 +35,7 @@ data: {train: {use: text, path: rows.jsonl}, max_length: 64}
 method: sft
 optimizer: {use: adamw, lr: 1e-2}
 train: {steps: 2, batch_size: 4, save_every: 1}
-output_dir: run
+output_dir: RUN
 """
 
 
@@ -57,7 +57,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_words(tmp_path / "words")
     rows = ({"text": " ".join(WORDS[i : i + 5])} for i in range(40))
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "job.yaml").write_text(JOB.replace("RUN", str(tmp_path / "run")))
     return tmp_path
 
 

@@ -73,13 +73,14 @@ def document(tokenizer: Tokenizer, text: str, spans: Sequence[Span]) -> Document
 
 
 def _cover(offsets: Sequence[Span], spans: Sequence[Span]) -> list[bool]:
-    # A byte or an added space may have no width; it belongs to the character that follows.
-    wide = [(begin, end if end > begin else begin + 1) for begin, end in offsets]
-    supervised = [False] * len(wide)
+    supervised = [False] * len(offsets)
     for start, stop in spans:
-        inside = [k for k, (begin, end) in enumerate(wide) if begin < stop and end > start]
-        for k in range(inside[0], inside[-1] + 1) if inside else ():
-            supervised[k] = True
+        # A byte or an added space may have no width; it belongs to the character that follows.
+        inside = [
+            k for k, (begin, end) in enumerate(offsets) if begin < stop and (end if end > begin else begin + 1) > start
+        ]
+        if inside:
+            supervised[inside[0] : inside[-1] + 1] = [True] * (inside[-1] + 1 - inside[0])
     return supervised
 
 

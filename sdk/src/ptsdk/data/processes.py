@@ -30,6 +30,7 @@ from ptsdk.data.pipeline import PROBLEMS, Encoded, Rules, encode_rows
 from ptsdk.data.report import Tally
 from ptsdk.data.spelling import spelled
 from ptsdk.data.store import StoreBuilder, concat
+from ptsdk.data.tokenizers import FastTokenizer
 from ptsdk.errors import Problem, RunError, UserError
 
 if TYPE_CHECKING:
@@ -125,11 +126,14 @@ class Processes:
         """A thread for each worker."""
         if self._threads is None:
             self._tokenizer.save(Path(self._files.name))
-            begin = {"folder": self._files.name, "fingerprint": self._tokenizer.fingerprint()}
+            tokenizer = self._tokenizer
+            begin: dict[str, Any] = {"folder": self._files.name, "fingerprint": tokenizer.fingerprint()}
+            if type(tokenizer) is FastTokenizer:
+                begin["facts"] = tokenizer.facts()._asdict()
             self._threads = ThreadPoolExecutor(self._count, "tokenize", self._start, (begin,))
         return self._threads
 
-    def _start(self, begin: dict[str, str]) -> None:
+    def _start(self, begin: dict[str, Any]) -> None:
         """Start the worker of this thread, and wait until it is ready."""
         self._mine.worker = None
         with self._lock:

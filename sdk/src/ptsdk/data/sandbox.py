@@ -118,6 +118,9 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """See jinja2; looks at the operands first."""
+        if operator == "+" and type(left) is type(right) is str:  # nearly all that templates do
+            _check_size(len(left) + len(right))
+            return self._made(left + right)
         _check_operands(operator, left, right)
         return self._made(super().call_binop(context, operator, left, right))
 

@@ -79,6 +79,21 @@ def test_the_marker_is_optional_and_may_rename(site: Path) -> None:
     assert {(e.kind, e.spec.name) for e in record.components} == {("reward", "a"), ("callback", "b")}
 
 
+def test_a_plugin_is_alone_while_it_is_asked(site: Path) -> None:
+    """One that wraps a hook, and one whose hook has arguments, are faults and nothing to the plugin after them."""
+    spec = "[Spec('a', 'os:path')]"
+    wrapper = f"@hookimpl(hookwrapper=True)\ndef ptsdk_losses():\n    (yield).force_result({spec})\n"
+    head = "from ptsdk.hookspecs import hookimpl\nfrom ptsdk.specs import Spec\nPTSDK_API = 1\n"
+    install(site, "ptsdk-t-one", head + wrapper)
+    install(
+        site, "ptsdk-t-two", head + f"def ptsdk_losses():\n    return {spec}\n\ndef ptsdk_rewards(run):\n    pass\n"
+    )
+    install(site, "ptsdk-t-xyz", head + f"def ptsdk_losses():\n    return {spec}\n")
+    records = scan(DiscoveryOptions(allow=frozenset({"ptsdk-t-one", "ptsdk-t-two", "ptsdk-t-xyz"})))
+    found = {r.dist: [e.kind for e in r.components] for r in records.records if r.dist.startswith("ptsdk-t-")}
+    assert found == {"ptsdk-t-one": [], "ptsdk-t-two": [], "ptsdk-t-xyz": ["loss"]}
+
+
 def test_a_plugin_of_the_api_before_still_loads(site: Path) -> None:
     install(site, "ptsdk-t-one", "PTSDK_API = 0\n")
     record = scan(ONLY).get("ptsdk-t-one")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.message import Message
+from email.parser import HeaderParser
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -50,11 +53,11 @@ def installed() -> tuple[list[Source], list[str]]:
 
 
 def _sources() -> Iterator[Source]:
+    resolved = cache(lambda folder: str(Path(folder).resolve()))  # many lie in one folder
     for dist in metadata.distributions():
         text, fault = _entry_points(dist)
-        if not fault and f"[{GROUP}]" not in text.replace(" ", ""):
-            continue
-        yield _source(dist, Path(str(dist.locate_file(""))).resolve(), fault)
+        if fault or f"[{GROUP}]" in text.replace(" ", ""):
+            yield _source(dist, resolved(str(dist.locate_file(""))), fault)
 
 
 def _entry_points(dist: metadata.Distribution) -> tuple[str, str]:
@@ -65,16 +68,22 @@ def _entry_points(dist: metadata.Distribution) -> tuple[str, str]:
         return "", f"entry_points.txt is not UTF-8: {error.reason}"
 
 
-def _source(dist: metadata.Distribution, location: Path, fault: str) -> Source:
-    message = dist.metadata  # parsed at each access
+def _header(dist: metadata.Distribution) -> Message:
+    """``dist.metadata`` without the long description, which is most of it."""
+    text = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or dist.read_text("") or ""
+    return HeaderParser().parsestr(text.replace("\r\n", "\n").partition("\n\n")[0])
+
+
+def _source(dist: metadata.Distribution, location: str, fault: str) -> Source:
+    message = _header(dist)
     name, version = ((message.get_all(key) or [""])[0] for key in ("Name", "Version"))
     if not name:
-        return Source(str(location), version, (), str(location), "its METADATA has no Name")
+        return Source(location, version, (), location, "its METADATA has no Name")
     dist_name = normalise(name)
     if fault:
-        return Source(dist_name, version, (), str(location), fault)
+        return Source(dist_name, version, (), location, fault)
     try:
         points = sorted((point.name, point.value) for point in dist.entry_points if point.group == GROUP)
     except (TypeError, ValueError):
-        return Source(dist_name, version, (), str(location), "entry_points.txt has a line that is not `name = module`")
-    return Source(dist_name, version, tuple(value.strip() for _, value in points), str(location))
+        return Source(dist_name, version, (), location, "entry_points.txt has a line that is not `name = module`")
+    return Source(dist_name, version, tuple(value.strip() for _, value in points), location)

@@ -17,6 +17,7 @@ from ptsdk._guard import Fault
 from ptsdk._installed import Source, installed, normalise
 from ptsdk._loading import (
     Entry,
+    Hooks,
     check_api,
     check_names,
     check_targets,
@@ -170,14 +171,15 @@ def scan(options: DiscoveryOptions | None = None) -> Plugins:
     options = options or DiscoveryOptions.from_environment()
     sources, notices = installed()
     owners: dict[str, str] = {}
-    core = _load(Source(CORE, ptsdk.__version__, ("ptsdk.builtin.plugin",)), owners)
+    hooks = Hooks()
+    core = _load(Source(CORE, ptsdk.__version__, ("ptsdk.builtin.plugin",)), owners, hooks)
     if core.error:
         raise PtsdkError(f"ptsdk itself is damaged: {core.error}; pip install --force-reinstall --no-deps ptsdk")
     records = [core]
     for source in sources:
         reason = options.blocks(source.dist)
         blocked = Record(source.dist, source.version, None, "blocked", reason)
-        records.append(blocked if reason else _load(source, owners))
+        records.append(blocked if reason else _load(source, owners, hooks))
     notices += options.notices([source.dist for source in sources])
     plugins = Plugins(tuple(records), options, tuple(notices))
     if options.strict and plugins.broken:
@@ -190,7 +192,7 @@ def discover() -> list[dict[str, Any]]:
     return scan().as_json()
 
 
-def _load(source: Source, owners: dict[str, str]) -> Record:
+def _load(source: Source, owners: dict[str, str], hooks: Hooks) -> Record:
     """Import one plugin and ask its hooks; ``owners`` knows which dist has which module."""
     api: int | None = None
     entries: list[Entry] = []
@@ -203,7 +205,7 @@ def _load(source: Source, owners: dict[str, str]) -> Record:
             module = import_plugin(name)
             api = declared_api(module)
             check_api(api, source.dist)
-            entries += contributions(module, source.dist, source.version)
+            entries += contributions(hooks, module, source.dist, source.version)
         check_names(entries)
         if source.dist != CORE:  # core's modules ship with it, and without core there is nobody to report
             check_targets(entries)

@@ -68,14 +68,14 @@ def _entry_points(dist: metadata.Distribution) -> tuple[str, str]:
         return "", f"entry_points.txt is not UTF-8: {error.reason}"
 
 
-def _header(dist: metadata.Distribution) -> Message:
-    """``dist.metadata`` without the long description, which is most of it."""
+def header(dist: metadata.Distribution) -> Message:
+    """``dist.metadata`` without the long description, which takes longer to parse than all else to find."""
     text = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or dist.read_text("") or ""
     return HeaderParser().parsestr(text.replace("\r\n", "\n").partition("\n\n")[0])
 
 
 def _source(dist: metadata.Distribution, location: str, fault: str) -> Source:
-    message = _header(dist)
+    message = header(dist)
     name, version = ((message.get_all(key) or [""])[0] for key in ("Name", "Version"))
     if not name:
         return Source(location, version, (), location, "its METADATA has no Name")

@@ -191,10 +191,10 @@ class GRPO(Method):
         return replace(mine, parts=tuple(self._known(run, part) for part in mine.parts))
 
     def rehearse(self, run: Run) -> list[Batch]:
-        """A step's first micro-batches, of the longest prompts and completions of ``max_new_tokens``, after a
-        rollout of them; nothing is judged."""
-        longest = run.train_plan.lengths.argsort()[::-1]
-        rows = [int(longest[i // self.group_size % len(longest)]) for i in range(run.job.train.batch_size)]
+        """A step's first micro-batches, of completions of ``max_new_tokens`` to the prompts that fill one best,
+        after a rollout of them; nothing is judged."""
+        fullest = self._by_tokens(run)
+        rows = [fullest[i // self.group_size % len(fullest)] for i in range(run.job.train.batch_size)]
         own = rows[slice(*span(len(rows), run.world.rank, run.world.size))]
         prompts = [run.train_data[row].documents[0].tokens for row in own]
         with run.strategy.unsharded(run.model):
@@ -204,6 +204,13 @@ class GRPO(Method):
         sizes = sizes_of(run, [int(run.train_plan.lengths[row]) + self.max_new_tokens for row in rows])
         mine = Share.cut(written(prompts, [made_up] * len(prompts), scores), sizes, self._idle(run))
         return [self._known(run, part).batch() for part in mine.parts[:2]]
+
+    def _by_tokens(self, run: Run) -> list[int]:
+        """The rows of the data, those first of which a micro-batch has most tokens: the longest, unless fewer of
+        them fit into ``micro_batch_tokens``."""
+        lengths = run.train_plan.lengths + self.max_new_tokens
+        tokens = {n: n * sizes_of(run, [n] * run.job.train.batch_size)[0] for n in set(lengths.tolist())}
+        return sorted(range(len(lengths)), key=lambda row: tokens[int(lengths[row])], reverse=True)
 
     def _write(
         self, run: Run, data: Sequence[Example], indices: Sequence[int], places: Sequence[int], seed: int

@@ -7,14 +7,13 @@ import json
 import platform
 import re
 from collections.abc import Iterable
-from email import message_from_string
-from email.message import Message
 from importlib import metadata, util
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ptsdk._installed import header
 from ptsdk.checkpoint.files import sha256_file
 
 HASHED_IN_FULL = 64 * 2**20
@@ -27,18 +26,11 @@ def installed_dists() -> dict[str, dict[str, str | None]]:
     """``{dist: {version, record}}`` of everything installed, by name; see ``record_digest``."""
     found: dict[str, dict[str, str | None]] = {}
     for dist in metadata.distributions():
-        head = _head(dist)
+        head = header(dist)
         if name := head["Name"]:
             entry = {"version": head["Version"], "record": record_digest(dist)}
             found.setdefault(canonicalize_name(name), entry)  # the first on the path is the one imported
     return dict(sorted(found.items()))
-
-
-def _head(dist: metadata.Distribution) -> Message:
-    """What a dist says of itself, without the read-me that follows: to parse those of all that is installed takes
-    longer than to find it."""
-    text = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or ""
-    return message_from_string(text.partition("\n\n")[0])
 
 
 def required_dists(names: Iterable[str]) -> set[str]:
@@ -58,7 +50,7 @@ def _requirements(name: str) -> list[str]:
         dist = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return []
-    wanted = [Requirement(text) for text in _head(dist).get_all("Requires-Dist", [])]
+    wanted = [Requirement(text) for text in header(dist).get_all("Requires-Dist", [])]
     return [r.name for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
 
 

@@ -39,7 +39,8 @@ def gated(gate_NF: Tensor, up_NF: Tensor, activation: Activation) -> Tensor:
     """``activation(gate) * up`` [N, F], of which only ``gate`` and ``up`` wait for the backward."""
     if torch.compiler.is_compiling():  # a compiler sees by itself what is cheap to make again
         return activation(gate_NF) * up_NF
-    product: Tensor = _Gated.apply(gate_NF, up_NF, activation)
+    function: Any = _Gated  # torch's ``apply`` has no types
+    product: Tensor = function.apply(gate_NF, up_NF, activation)
     return product
 
 

@@ -39,8 +39,12 @@ def cpu_seconds(*arguments: str) -> float:
 
 
 def test_the_first_answer_comes_at_once() -> None:
-    bare, plugins = (min(cpu_seconds(*line) for _ in range(3)) for line in (["-c", ""], ["-m", "ptsdk", "plugins"]))
-    assert plugins - bare < 0.3
+    """In units of what it stands on, which a slow machine takes longer for as well; the seconds are
+    row ``start`` of the bench."""
+    base = "import click, hashlib, importlib.metadata, packaging.requirements, pluggy, subprocess"
+    lines = ["-c", ""], ["-c", base], ["-m", "ptsdk", "plugins"]
+    bare, libraries, plugins = map(min, zip(*([cpu_seconds(*line) for line in lines] for _ in range(4)), strict=True))
+    assert plugins - bare < 3 * (libraries - bare)
 
 
 def test_python_m_ptsdk() -> None:

@@ -26,6 +26,14 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What a group shares is made once, which takes minutes, or it is told that groups are not kept together."""
+    grouped = [item.nodeid for item in items if item.get_closest_marker("xdist_group")]
+    if getattr(config.option, "loadgroup", False) and not all("@" in name for name in grouped):
+        raise pytest.UsageError("this pytest does not let this pytest-xdist group tests: see constraints.txt")
+
+
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
     """40 prompt/completion rows of uneven length."""

@@ -13,7 +13,8 @@ from ptsdk.builtin.datasets import Text
 from ptsdk.contracts.tokenizer import Tokenizer
 from ptsdk.data.example import Document, Example, Row
 
-SEEN: set[int] = set()
+SEEN: dict[int, Text] = {}
+"""Kept alive, or another object would have the number."""
 BEFORE: dict[str, str] = {}
 
 
@@ -21,12 +22,11 @@ class ReversedOnce(Text):
     """The second time the same object is read, from the end."""
 
     def rows(self, base: Path) -> Iterator[Row]:
-        again = id(self) in SEEN
-        SEEN.add(id(self))
+        again = SEEN.pop(id(self), None) is not None
+        if not again:
+            SEEN[id(self)] = self
         rows = list(super().rows(base))
         yield from reversed(rows) if again else rows
-        if again:
-            SEEN.discard(id(self))
 
 
 class ReversedByNumber(Text):

@@ -163,6 +163,12 @@ def test_the_train_section(train: dict[str, Any], paths: list[str]) -> None:
     assert [path for path, _ in judge({}, validates=False, **train)] == paths
 
 
+@pytest.mark.parametrize("supports", [frozenset[str](), frozenset({"own-kernel"})])
+def test_what_loss_can_be_compiled(supports: frozenset[str]) -> None:
+    found = judge({("loss",): entry("loss", LossSpec("l", "x:L", supports=supports))}, compile={"loss": True})
+    assert [path for path, _ in found] == ["train.compile.loss"] * len(supports)
+
+
 @pytest.mark.parametrize(
     ("supports", "train", "reasons"),
     [

@@ -132,9 +132,9 @@ def test_never_a_full_logit_tensor(
 ) -> None:
     """Few rows of a head that trains; all rows, but a tile of the vocabulary, of one that is frozen."""
     shapes: list[tuple[int, int]] = []
-    original = vocabulary_tiles.logits_of
+    original = vocabulary_tiles.products
     for module in (linear_loss, vocabulary_tiles):
-        monkeypatch.setattr(module, "logits_of", lambda *a: shapes.append((len(a[0]), len(a[1]))) or original(*a))
+        monkeypatch.setattr(module, "products", lambda *a: shapes.append((len(a[0]), len(a[1]))) or original(*a))
     hidden, weight, _, labels = problem(bias=False)
     linear_cross_entropy(hidden, Head(weight.requires_grad_(not frozen)), labels).backward()
     assert shapes == expected

@@ -174,10 +174,11 @@ def test_nothing_compiles_cpp_here(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        (True, {"model": True, "optimizer": False}),
-        (False, {"model": False, "optimizer": False}),
-        ({"optimizer": True}, {"model": False, "optimizer": True}),
-        ({}, {"model": False, "optimizer": False}),
+        (True, {"model": True, "loss": False, "optimizer": False}),
+        (False, {"model": False, "loss": False, "optimizer": False}),
+        ({"optimizer": True}, {"model": False, "loss": False, "optimizer": True}),
+        ({"loss": True}, {"model": False, "loss": True, "optimizer": False}),
+        ({}, {"model": False, "loss": False, "optimizer": False}),
     ],
 )
 def test_what_a_job_may_say(given: Any, found: dict[str, bool]) -> None:

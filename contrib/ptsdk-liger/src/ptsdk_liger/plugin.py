@@ -19,6 +19,7 @@ def ptsdk_losses() -> list[LossSpec]:
             "ptsdk_liger.loss:LigerCrossEntropy",
             "Cross-entropy by Liger Kernel's fused linear kernel (arXiv:2410.10989); on CUDA",
             requires=("liger-kernel>=0.6", "device:cuda"),
+            supports=frozenset({"own-kernel"}),
             objective="token",
         )
     ]

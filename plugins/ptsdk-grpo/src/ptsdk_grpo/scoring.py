@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from ptsdk.nn.batch import Batch
@@ -33,4 +35,4 @@ def tempered(hidden_states: Tensor, head: Head, temperature: float) -> tuple[Ten
         return hidden_states, head
     bias = None if head.bias is None else head.bias / temperature
     softcap = None if head.softcap is None else head.softcap / temperature
-    return hidden_states / temperature, Head(head.weight, bias, softcap)
+    return hidden_states / temperature, replace(head, bias=bias, softcap=softcap)

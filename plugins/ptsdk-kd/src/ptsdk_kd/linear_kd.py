@@ -10,6 +10,7 @@ its own of each.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import log_softmax
 
 from ptsdk.nn.batch import IGNORE
+from ptsdk.nn.elementwise import program
 from ptsdk.nn.head import Head, logits_of
 from ptsdk.nn.linear_loss import Gradients, differentiable, logits_buffer, row_chunks
 from ptsdk_kd.losses import DistillationLoss
@@ -64,7 +66,7 @@ def linear_distillation(
     """
     rows, head = (labels != IGNORE).nonzero().squeeze(1), differentiable(head)
     function: Any = LinearDistillation
-    student = (hidden_states[rows], head.weight, head.bias, head.softcap)
+    student = (hidden_states[rows], head.weight, head.bias, head)
     return Distilled(*function.apply(*student, teacher_states[rows], teacher_head, labels[rows], loss, ratio))
 
 
@@ -77,7 +79,7 @@ class LinearDistillation(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        softcap: float | None,
+        head: Head,
         teacher_hidden: Tensor,
         teacher: Head,
         labels: Tensor,
@@ -91,11 +93,12 @@ class LinearDistillation(torch.autograd.Function):
         sums = torch.zeros(2, dtype=torch.float64, device=hidden.device)
         elements = len(weight) + len(teacher.weight)
         buffers = logits_buffer(hidden, weight, elements), logits_buffer(teacher_hidden, teacher.weight, elements)
+        uncapped, losses_of = replace(head, softcap=None), program(_losses, head)
         for part in row_chunks(len(labels), elements):
-            logits = logits_of(hidden[part], weight, bias, None, buffers[0]).detach().requires_grad_(trains)
-            targets = logits_of(teacher_hidden[part], teacher.weight, teacher.bias, teacher.softcap, buffers[1])
+            logits = logits_of(hidden[part], uncapped, buffers[0]).detach().requires_grad_(trains)
+            targets = logits_of(teacher_hidden[part], teacher, buffers[1])
             with torch.set_grad_enabled(trains):
-                losses = _losses(_capped(logits, softcap), targets, labels[part], loss)
+                losses = losses_of(logits, head.softcap, targets, labels[part], loss)
                 total = _mixed(losses, ratio)
             sums += losses.detach()
             if trains:
@@ -124,16 +127,16 @@ class LinearDistillation(torch.autograd.Function):
 
 def _shortened(head: Head, rows: int) -> Head:
     """``head`` without the tokens that the other vocabulary does not have."""
-    return Head(head.weight[:rows], None if head.bias is None else head.bias[:rows], head.softcap)
+    return replace(head, weight=head.weight[:rows], bias=None if head.bias is None else head.bias[:rows])
 
 
-def _capped(logits: Tensor, softcap: float | None) -> Tensor:
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
-
-
-def _losses(logits: Tensor, targets: Tensor, labels: Tensor, loss: DistillationLoss) -> Tensor:
-    """[m, V] and [m, V'], V' <= V, which is overwritten -> the sums of cross-entropies and of divergences:
-    float64 [2]."""
+def _losses(
+    logits: Tensor, softcap: float | None, targets: Tensor, labels: Tensor, loss: DistillationLoss
+) -> Tensor:
+    """[m, V], to be capped, and [m, V'], V' <= V, which is overwritten -> the sums of cross-entropies and of
+    divergences: float64 [2]."""
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
     log_probs = log_softmax(logits, -1)
     cross_entropies = -log_probs.gather(1, labels[:, None]).squeeze(1)
     if loss.temperature != 1:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ptsdk.nn.batch import IGNORE, Batch
 from ptsdk.nn.causal_lm import CausalLM
+from ptsdk.nn.elementwise import softmax_
 from ptsdk.nn.head import Head, logits_of
-from ptsdk.nn.linear_loss import logits_buffer, row_chunks, softmax_
+from ptsdk.nn.linear_loss import logits_buffer, row_chunks
 
 
 class Text(NamedTuple):
@@ -42,7 +43,7 @@ def score_rows(hidden: Tensor, head: Head, labels: Tensor) -> tuple[Tensor, Tens
     log_probs = buffer.new_empty(len(labels))
     likeliest = torch.empty_like(labels, dtype=torch.bool)
     for part in row_chunks(len(labels), len(head.weight)):
-        logits = logits_of(hidden[part], head.weight, head.bias, head.softcap, buffer)
+        logits = logits_of(hidden[part], head, buffer)
         likeliest[part] = logits.argmax(1) == labels[part]
         log_probs[part] = softmax_(logits, labels[part])
     return log_probs, likeliest

@@ -224,7 +224,7 @@ class _Generation:
         """A token for each of ``rows`` [B] from its ``hidden`` state [B, D]; those that end leave."""
         head = self.model.head()
         logits, scratch = (buffer[: len(rows)] for buffer in self._buffers(hidden, len(head.weight)))
-        logits_of(hidden, head.weight, head.bias, head.softcap, logits)
+        logits_of(hidden, head, logits)
         tokens, log_probs = sample(logits, self.params, [] if self.params.greedy else self._uniforms(rows), scratch)
         for row, token, log_prob in zip(rows, tokens.tolist(), log_probs.tolist(), strict=True):
             row.tokens.append(token)

@@ -44,7 +44,7 @@ def impossible(
     if packing:
         faults += _packing(entries)
     if train is not None:
-        faults += [*_batches(train), *_memory(train), *_compiling(train, entries.get(("optimizer",)), registry)]
+        faults += [*_batches(train), *_memory(train), *_compiling(train, entries, registry)]
         if not validation:
             faults += _validation(train)
         if streaming and train.steps is None:
@@ -191,10 +191,17 @@ def _memory(train: TrainSection) -> Iterator[Fault]:
         )
 
 
-def _compiling(train: TrainSection, optimizer: Entry | None, registry: Registry) -> Iterator[Fault]:
+def _compiling(train: TrainSection, entries: Entries, registry: Registry) -> Iterator[Fault]:
+    loss, optimizer = entries.get(("loss",)), entries.get(("optimizer",))
+    if train.compile.loss and loss and "own-kernel" in loss.spec.supports:
+        message = f"loss {loss.spec.name} is a kernel of its own, so that nothing of it would be compiled"
+        yield Fault(("train", "compile", "loss"), message, "set train.compile.loss=false")
+    if train.compile.optimizer and optimizer:
+        yield from _compiled_step(train, optimizer, registry)
+
+
+def _compiled_step(train: TrainSection, optimizer: Entry, registry: Registry) -> Iterator[Fault]:
     place: Keys = ("train", "compile", "optimizer")
-    if not train.compile.optimizer or optimizer is None:
-        return
     if train.optimizer_in_backward:
         message = "an optimizer in the backward updates each weight by itself: as many programs as there are weights"
         yield Fault(place, message, "set train.compile.optimizer=false, or train.optimizer_in_backward=false")

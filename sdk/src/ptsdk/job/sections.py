@@ -82,6 +82,7 @@ class CompileSection(Section):
     """``train.compile:``: what torch.compile makes programs of. ``true`` is all that every job can have."""
 
     model: bool = Field(False, description="the blocks: one program for all that are alike, whatever the lengths")
+    loss: bool = Field(False, description="what a loss does to a block of logits between its matrix products")
     optimizer: bool = Field(False, description="the update of all weights; pays where the optimizer is not fused")
 
     @model_validator(mode="before")
@@ -100,7 +101,7 @@ class CompileSection(Section):
 
     def __bool__(self) -> bool:
         """Whether anything is compiled."""
-        return self.model or self.optimizer
+        return self.model or self.loss or self.optimizer
 
 
 class TrainSection(Section):
@@ -144,7 +145,7 @@ class TrainSection(Section):
     max_skipped: int = Field(10, ge=1, description="steps that `on_nonfinite: skip` may skip, before the run stops")
     keep_last: int | None = Field(2, gt=0, description="checkpoints kept; null: all")
     compile: CompileSection = Field(
-        CompileSection(), description="what to compile with torch.compile: {model, optimizer}; true is {model: true}"
+        CompileSection(), description="what to compile with torch.compile: {model, loss, optimizer}; true is {model: true}"
     )
     activation_checkpointing: Literal["none", "full", "selective"] = Field(
         "none", description="recompute activations in the backward: of every block, or of the cheap operations alone"

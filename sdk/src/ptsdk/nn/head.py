@@ -16,11 +16,14 @@ class Head:
         weight: [V, D].
         bias: [V], or None.
         softcap: None, or c in ``c * tanh(logits / c)``.
+        compiled: whether what is done to a block of logits is one program (``train.compile: {loss: true}``);
+            losses see to it with ``ptsdk.nn.elementwise.program``.
     """
 
     weight: Tensor
     bias: Tensor | None = None
     softcap: float | None = None
+    compiled: bool = False
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """[N, D] -> [N, V]. Only for few rows: sampling, and the reference path of tests."""
@@ -28,17 +31,24 @@ class Head:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
-def logits_of(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None, out: Tensor | None = None
-) -> Tensor:
-    """[m, D] -> [m, V], capped, in at least float32; in the first m rows of ``out`` where that is given."""
+def products(hidden: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+    """[m, D], [V, D] -> [m, V] in at least float32; in the first of the rows and columns of ``out`` where that is given."""
+    rows, columns = len(hidden), len(weight)
     if out is None:
-        out = hidden.new_empty(len(hidden), len(weight), dtype=torch.promote_types(hidden.dtype, torch.float32))
-    logits = out[: len(hidden)]
-    if hidden.dtype == logits.dtype:
-        torch.mm(hidden, weight.T, out=logits)
-    else:
-        logits.copy_(torch.mm(hidden, weight.T))
+        out = hidden.new_empty(rows, columns, dtype=torch.promote_types(hidden.dtype, torch.float32))
+    block = out if out.shape == (rows, columns) else out[:rows, :columns]  # a program tells views from the whole
+    if hidden.dtype == block.dtype:
+        return torch.mm(hidden, weight.T, out=block)
+    return block.copy_(torch.mm(hidden, weight.T))
+
+
+def capped_(products: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+    """Products [m, V] -> logits, in place."""
     if bias is not None:
-        logits.add_(bias)
-    return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
+        products.add_(bias)
+    return products if softcap is None else products.div_(softcap).tanh_().mul_(softcap)
+
+
+def logits_of(hidden: Tensor, head: Head, out: Tensor | None = None) -> Tensor:
+    """[m, D] -> [m, V], capped, in at least float32; in ``out`` as above."""
+    return capped_(products(hidden, head.weight, out), head.bias, head.softcap)

@@ -11,6 +11,7 @@ N rows of hidden states, M of them supervised, width D, vocabulary V.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ptsdk.nn.batch import IGNORE
-from ptsdk.nn.head import Head, logits_of
+from ptsdk.nn.elementwise import label_gradients, probabilities_, program
+from ptsdk.nn.head import Head, products
 from ptsdk.nn.vocabulary_tiles import TILE, Sweep
 
 CHUNK_ELEMENTS = 2**26
@@ -55,7 +57,7 @@ def linear_log_probs(hidden_states: Tensor, head: Head, labels: Tensor) -> Tenso
 
 def _apply(function: Any, hidden_states: Tensor, head: Head, labels: Tensor) -> Tensor:
     rows, head = (labels != IGNORE).nonzero().squeeze(1), differentiable(head)
-    result: Tensor = function.apply(hidden_states[rows], head.weight, head.bias, labels[rows], head.softcap)
+    result: Tensor = function.apply(hidden_states[rows], head.weight, head.bias, labels[rows], head)
     return result
 
 
@@ -64,7 +66,7 @@ def differentiable(head: Head) -> Head:
     forward is told of a weight that trains even then."""
     if torch.is_grad_enabled():
         return head
-    return Head(head.weight.detach(), None if head.bias is None else head.bias.detach(), head.softcap)
+    return replace(head, weight=head.weight.detach(), bias=None if head.bias is None else head.bias.detach())
 
 
 def row_chunks(rows: int, elements: int) -> Iterator[slice]:
@@ -83,23 +85,6 @@ def logits_buffer(hidden: Tensor, weight: Tensor, elements: int | None = None) -
     by default): fresh memory for each chunk would cost more than what is computed in it."""
     rows = min(len(hidden), chunk_rows(elements or len(weight)))
     return hidden.new_empty(rows, len(weight), dtype=torch.promote_types(hidden.dtype, torch.float32))
-
-
-def softmax_(logits: Tensor, labels: Tensor) -> Tensor:
-    """Turn ``logits`` [m, V] into probabilities; the log-probability [m] of each label, which would be lost
-    where its probability is 0 in floating point."""
-    picked, top = logits.gather(1, labels[:, None]).squeeze(1), logits.amax(1)
-    torch.softmax(logits, -1, out=logits)
-    return picked - top + logits.amax(1).log()
-
-
-def _softmax_minus_target(logits: Tensor, labels: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:
-    """The log-probability of each label [m], and the gradient of its negative by the logits before capping,
-    which overwrites ``logits``."""
-    slope = None if softcap is None else 1 - (logits / softcap).square_()
-    log_probs = softmax_(logits, labels)
-    logits[torch.arange(len(labels), device=labels.device), labels] -= 1
-    return log_probs, logits if slope is None else logits.mul_(slope)
 
 
 def sweep(hidden: Tensor, head: Head, labels: Tensor, gradient: Tensor | None) -> Tensor:
@@ -143,34 +128,31 @@ class Gradients:
         return hidden, weight, bias
 
 
-def _with_head(
-    gradients: Gradients, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None
-) -> Tensor:
-    """The sum of cross-entropies under a head that trains, a chunk of rows at a time."""
-    total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-    buffer = logits_buffer(hidden, weight)
-    for part in row_chunks(len(labels), len(weight)):
-        logits = logits_of(hidden[part], weight, bias, softcap, buffer)
-        log_probs, grad_logits = _softmax_minus_target(logits, labels[part], softcap)
-        gradients.add(part, grad_logits, hidden[part], weight)
-        total -= log_probs.sum(dtype=torch.float64)
-    return total
+def grad_logits(hidden: Tensor, head: Head, labels: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """For each chunk of the rows of ``hidden`` [M, D]: which rows, the log-probabilities [m] of their labels, and
+    the gradient of the negative of those by the logits before capping, [m, V]. The next chunk overwrites it."""
+    buffer, probabilities = logits_buffer(hidden, head.weight), program(probabilities_, head)
+    for part in row_chunks(len(labels), len(head.weight)):
+        block, at = products(hidden[part], head.weight, buffer), labels[part].clone()  # a program is told views apart
+        log_probs, picked = probabilities(block, head.bias, head.softcap, at)
+        block.scatter_(1, at[:, None], label_gradients(log_probs, picked, head.softcap)[:, None])
+        yield part, log_probs, block
 
 
 class LinearCrossEntropy(torch.autograd.Function):
     """Sum of cross-entropies; its gradient is made in the forward, where the logits are."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, head: Head) -> Tensor:
         """hidden [M, D], labels [M] -> scalar."""
         ctx.gradients = gradients = Gradients(hidden, weight, bias, ctx.needs_input_grad)
+        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
         if any(ctx.needs_input_grad[1:3]):
-            total = _with_head(gradients, hidden, weight, bias, labels, softcap)
+            for part, log_probs, block in grad_logits(hidden, head, labels):
+                gradients.add(part, block, hidden[part], weight)
+                total -= log_probs.sum(dtype=torch.float64)
         else:
-            log_probs = sweep(hidden, Head(weight, bias, softcap), labels, gradients.hidden)
-            total = -log_probs.sum(dtype=torch.float64)
+            total -= sweep(hidden, head, labels, gradients.hidden).sum(dtype=torch.float64)
         return total.to(torch.promote_types(hidden.dtype, torch.float32))
 
     @staticmethod
@@ -195,14 +177,12 @@ class LinearLogProbs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, head: Head) -> Tensor:
         """hidden [M, D], labels [M] -> [M]."""
         eager = ctx.needs_input_grad[0] and not any(ctx.needs_input_grad[1:3])
         gradient = torch.empty_like(hidden) if eager else None
-        log_probs = sweep(hidden, Head(weight, bias, softcap), labels, gradient)
-        ctx.softcap, ctx.eager = softcap, eager
+        log_probs = sweep(hidden, head, labels, gradient)
+        ctx.head, ctx.eager = head, eager
         ctx.save_for_backward(gradient if eager else hidden, weight, bias, labels)
         return log_probs
 
@@ -214,9 +194,6 @@ class LinearLogProbs(torch.autograd.Function):
         if ctx.eager:
             return -hidden * grad[:, None].to(hidden.dtype), None, None, None, None
         gradients = Gradients(hidden, weight, bias, ctx.needs_input_grad)
-        buffer = logits_buffer(hidden, weight)
-        for part in row_chunks(len(labels), len(weight)):
-            logits = logits_of(hidden[part], weight, bias, ctx.softcap, buffer)
-            _, grad_logits = _softmax_minus_target(logits, labels[part], ctx.softcap)
-            gradients.add(part, grad_logits.mul_(-grad[part, None]), hidden[part], weight)
+        for part, _, block in grad_logits(hidden, ctx.head, labels):
+            gradients.add(part, block.mul_(-grad[part, None]), hidden[part], weight)
         return gradients.hidden, gradients.weight, gradients.bias, None, None

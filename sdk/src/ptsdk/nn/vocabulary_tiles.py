@@ -9,12 +9,14 @@ m rows of hidden states of width D, vocabulary V, v columns in a tile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ptsdk.nn.head import Head, logits_of
+from ptsdk.nn.elementwise import exponentials_, label_gradients, program
+from ptsdk.nn.head import Head, products
 
 TILE = 4096
 """Columns at a time: with some hundred rows, what the cache of a core holds."""
@@ -45,62 +47,53 @@ class Sweep:
         self._total, self._label_logits = torch.zeros_like(self._top), torch.zeros_like(self._top)
         self._sums = torch.zeros_like(hidden, dtype=wide) if wants_gradient else None
         buffer = hidden.new_empty(len(labels), TILE, dtype=wide)
+        exponentials = program(exponentials_, head)
         for columns in tiles(len(head.weight)):
-            self._take(columns, buffer[:, : columns.stop - columns.start])
+            self._take(columns, buffer, exponentials)
         self.log_probs = self._label_logits - self._top - self._total.log()
 
-    def _take(self, columns: slice, room: Tensor) -> None:
-        """Bring the sums up to date with the next tile; ``room`` then holds exponentials, times the slope."""
-        part = part_of(self._head, columns)
-        logits = logits_of(self._hidden, part.weight, part.bias, part.softcap, room)
-        slope = slopes(logits, part.softcap)
-        label = LabelIn(self._labels, columns)
-        self._label_logits = label.read(logits, self._label_logits)
-        top = torch.maximum(self._top, logits.amax(1))
+    def _take(self, columns: slice, buffer: Tensor, exponentials: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Bring the sums up to date with the next tile, made in ``buffer``."""
+        part, label = part_of(self._head, columns), LabelIn(self._labels, columns)
+        tile = products(self._hidden, part.weight, buffer)
+        top, total, picked = exponentials(tile, part.bias, part.softcap, label.at, self._top)
         shrunk = (self._top - top).exp_()
-        logits.sub_(top[:, None]).exp_()
-        self._total, self._top = self._total * shrunk + logits.sum(1), top
-        if self._sums is None:
-            return
-        if slope is not None:
-            logits.mul_(slope)
-        label.write_(logits, torch.zeros_like(top))  # added at the end as one difference, which is exact near 0
-        add_product_(self._sums.mul_(shrunk[:, None]), logits, part.weight)
+        self._label_logits = torch.where(label.inside, picked, self._label_logits)
+        self._total, self._top = self._total * shrunk + total, top
+        if self._sums is not None:
+            label.clear_(tile)  # the label's share is added at the end as one difference, which is exact near 0
+            add_product_(self._sums.mul_(shrunk[:, None]), tile, part.weight)
 
     def gradient(self) -> Tensor:
         """Of the negative sum of ``log_probs`` by the hidden states: [m, D], in at least float32."""
         if self._sums is None:
             raise ValueError("the sweep was told that nobody wants its gradient")
-        slope = slopes(self._label_logits, self._head.softcap)
-        by_label = torch.expm1(self.log_probs) if slope is None else torch.expm1(self.log_probs).mul_(slope)
+        by_label = label_gradients(self.log_probs, self._label_logits, self._head.softcap)
         return self._sums.div_(self._total[:, None]).addcmul_(self._head.weight[self._labels], by_label[:, None])
 
 
 class LabelIn:
-    """Where the labels [m] of some rows are among ``columns``, if they are."""
+    """Where the labels [m] of some rows are among ``columns``, if they are.
+
+    Attributes:
+        inside: bool [m].
+        at: int64 [m], counted from the first of the columns; any column for a label that is not there.
+    """
 
     def __init__(self, labels: Tensor, columns: slice) -> None:
-        self._inside = (labels >= columns.start) & (labels < columns.stop)
-        self._at = (labels - columns.start).clamp_(0, columns.stop - columns.start - 1)[:, None]
+        self.inside = (labels >= columns.start) & (labels < columns.stop)
+        self.at = (labels - columns.start).clamp_(0, columns.stop - columns.start - 1)
 
-    def read(self, tile: Tensor, otherwise: Tensor) -> Tensor:
-        """The elements [m] of ``tile`` [m, v] at the labels; those of ``otherwise`` [m] where a label is not there."""
-        return torch.where(self._inside, tile.gather(1, self._at).squeeze(1), otherwise)
-
-    def write_(self, tile: Tensor, values: Tensor) -> None:
-        """Put ``values`` [m] at the labels that are there."""
-        kept = tile.gather(1, self._at).squeeze(1)
-        tile.scatter_(1, self._at, torch.where(self._inside, values, kept)[:, None])
+    def clear_(self, tile: Tensor) -> None:
+        """Put 0 at the labels that are there."""
+        at = self.at[:, None]
+        tile.scatter_(1, at, tile.gather(1, at).masked_fill_(self.inside[:, None], 0))
 
 
 def part_of(head: Head, columns: slice) -> Head:
     """The projection to some columns of the vocabulary."""
-    return Head(head.weight[columns], None if head.bias is None else head.bias[columns], head.softcap)
-
-
-def slopes(logits: Tensor, softcap: float | None) -> Tensor | None:
-    """What capped logits move by when those before capping do; None for 1."""
-    return None if softcap is None else 1 - (logits / softcap).square_()
+    bias = None if head.bias is None else head.bias[columns]
+    return replace(head, weight=head.weight[columns], bias=bias)
 
 
 def add_product_(sums: Tensor, left: Tensor, right: Tensor) -> None:

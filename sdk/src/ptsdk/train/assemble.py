@@ -26,7 +26,7 @@ from ptsdk.job.job import Job
 from ptsdk.nn.causal_lm import CausalLM
 from ptsdk.registry import Registry
 from ptsdk.train.agreement import refuse_disagreement
-from ptsdk.train.compiling import compile_blocks, compile_step, refuse_compiling
+from ptsdk.train.compiling import compile_blocks, compile_loss, compile_step, refuse_compiling
 from ptsdk.train.frozen import Opened, build_frozen, give_attention, open_frozen, open_model
 from ptsdk.train.in_backward import one_each
 from ptsdk.train.memory import checkpoint_activations, give_back_freed
@@ -56,6 +56,9 @@ def assemble(job: Job, registry: Registry) -> Run:
     seed_everything(job.train.seed, world.rank)
     model = build_policy(job, policy, world)
     frozen = {name: build_frozen(job, other, world) for name, other in others.items()}
+    if job.train.compile.loss:
+        for one in (model, *frozen.values()):
+            compile_loss(one)
     for key, data in (("data.train", train), ("data.validation", validation)):
         if data:
             refuse_unknown_ids(data, model.vocab_size)

@@ -47,6 +47,17 @@ def rows(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def pairs_file(tmp_path: Path) -> Path:
+    """40 pairs of completions of uneven length."""
+    path = tmp_path / "pairs.jsonl"
+    with path.open("w") as file:
+        for i in range(40):
+            words = [" ".join(WORDS[(i * k + j + k) % len(WORDS)] for j in range(k + i % 6)) for k in (1, 3, 5)]
+            file.write(json.dumps(dict(zip(("prompt", "chosen", "rejected"), words, strict=True))) + "\n")
+    return path
+
+
+@pytest.fixture
 def job(tmp_path: Path, rows: Path) -> dict[str, Any]:
     """A job on the built-in components alone; change what a test is about."""
     return {

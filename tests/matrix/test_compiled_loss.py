@@ -1,4 +1,4 @@
-"""``train.compile: {loss: true}``: the numbers of the plain path, one graph for all numbers of rows, in every method."""
+"""``train.compile: {loss: true}``: the numbers of the plain path, in few graphs for all batches, in every method."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ptsdk_kd.linear_kd import linear_distillation
 from ptsdk_kd.losses import JSD
 from tests.conftest import WriteJob
 from tests.matrix.test_invariance import assert_same, trained
-from tests.matrix.test_options import METHODS, UPDATES, pairs_file  # noqa: F401
+from tests.matrix.test_options import METHODS, UPDATES
 
 ROWS = (40, 11, 2, 25, 34, 19)
 WORDS, WIDTH = 23, 6
@@ -87,7 +87,11 @@ def test_the_numbers_of_the_plain_path_in_few_graphs(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_trains_the_same(
-    method: str, job: dict[str, Any], write_job: WriteJob, pairs_file: Path, tmp_path: Path  # noqa: F811
+    method: str,
+    job: dict[str, Any],
+    write_job: WriteJob,
+    pairs_file: Path,
+    tmp_path: Path,
 ) -> None:
     """And the next run in this process is not compiled."""
     job["train"] = {"steps": 3, "batch_size": 8, "seed": 3}

@@ -7,14 +7,13 @@ method and update.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import WORDS, WriteJob
+from tests.conftest import WriteJob
 from tests.matrix.test_invariance import assert_same, trained
 
 Values = dict[str, dict[str, Any]]
@@ -69,16 +68,6 @@ def job_with(job: dict[str, Any], values: Values) -> dict[str, Any]:
     for axis in ("micro", "recompute", "update", "save"):
         train |= values[axis]
     return {**job, "train": train, "data": job["data"] | values["data"]}
-
-
-@pytest.fixture
-def pairs_file(tmp_path: Path) -> Path:
-    path = tmp_path / "pairs.jsonl"
-    with path.open("w") as file:
-        for i in range(40):
-            words = [" ".join(WORDS[(i * k + j + k) % len(WORDS)] for j in range(k + i % 6)) for k in (1, 3, 5)]
-            file.write(json.dumps(dict(zip(("prompt", "chosen", "rejected"), words, strict=True))) + "\n")
-    return path
 
 
 @pytest.mark.parametrize("update", UPDATES)

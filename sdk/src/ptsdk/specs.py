@@ -39,8 +39,8 @@ class Spec:
         supports: free-form capabilities. `ptsdk plan` proposes components that save memory by them: an adapter
             that is ``low-rank``, a quantizer that ``packs``, an optimizer of ``small-state``, a strategy whose
             weights are ``sharded``. An optimizer of ``compiled-step`` gives the same weights, to the rounding of its
-            own arithmetic, under ``train.compile: {optimizer: true}``, where its groups' ``lr`` are tensors. A loss that
-            is an ``own-kernel`` has nothing that ``train.compile: {loss: true}`` could compile, which is refused.
+            own arithmetic, under ``train.compile: {optimizer: true}``, where its groups' ``lr`` are tensors. A loss
+            that is an ``own-kernel`` has nothing that ``train.compile: {loss: true}`` could compile, which is refused.
 
     Raises:
         ValueError: a name or target that is not of the form above.

@@ -130,9 +130,7 @@ def _shortened(head: Head, rows: int) -> Head:
     return replace(head, weight=head.weight[:rows], bias=None if head.bias is None else head.bias[:rows])
 
 
-def _losses(
-    logits: Tensor, softcap: float | None, targets: Tensor, labels: Tensor, loss: DistillationLoss
-) -> Tensor:
+def _losses(logits: Tensor, softcap: float | None, targets: Tensor, labels: Tensor, loss: DistillationLoss) -> Tensor:
     """[m, V], to be capped, and [m, V'], V' <= V, which is overwritten -> the sums of cross-entropies and of
     divergences: float64 [2]."""
     if softcap is not None:

@@ -145,7 +145,8 @@ class TrainSection(Section):
     max_skipped: int = Field(10, ge=1, description="steps that `on_nonfinite: skip` may skip, before the run stops")
     keep_last: int | None = Field(2, gt=0, description="checkpoints kept; null: all")
     compile: CompileSection = Field(
-        CompileSection(), description="what to compile with torch.compile: {model, loss, optimizer}; true is {model: true}"
+        CompileSection(),
+        description="what to compile with torch.compile: {model, loss, optimizer}; true is {model: true}",
     )
     activation_checkpointing: Literal["none", "full", "selective"] = Field(
         "none", description="recompute activations in the backward: of every block, or of the cheap operations alone"

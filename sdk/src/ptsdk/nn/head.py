@@ -32,7 +32,7 @@ class Head:
 
 
 def products(hidden: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
-    """[m, D], [V, D] -> [m, V] in at least float32; in the first of the rows and columns of ``out`` where that is given."""
+    """[m, D], [V, D] -> [m, V] in at least float32; in the first rows and columns of ``out`` where that is given."""
     rows, columns = len(hidden), len(weight)
     if out is None:
         out = hidden.new_empty(rows, columns, dtype=torch.promote_types(hidden.dtype, torch.float32))

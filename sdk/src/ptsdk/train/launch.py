@@ -26,7 +26,7 @@ from ptsdk.registry import Registry
 from ptsdk.train.agreement import refuse_disagreement
 from ptsdk.train.assemble import assemble
 from ptsdk.train.events import RunEventBus
-from ptsdk.train.memory import memory_explained
+from ptsdk.train.memory import memory_explained, use_huge_pages
 from ptsdk.train.result import RunResult
 from ptsdk.train.saving import Saver, restore
 from ptsdk.train.signals import one_request
@@ -56,6 +56,7 @@ def run_job(
         LostProcess: another process did.
         Stopped: a signal ended it, after saving.
     """
+    use_huge_pages()
     with one_request(), memory_explained(job), job.strategy.exchanging():
         return _run(job, registry, resume, overwrite, locked)
 

@@ -66,7 +66,8 @@ def _judgement(holds: list[dict[str, Any]]) -> str:
 def _hold(hold: dict[str, Any]) -> str:
     verdict = "reached" if hold["reached"] else "**not reached**"
     value = "not measured" if hold["value"] is None else f"it is {hold['value']:.3g}"
-    return f"* {verdict}: {hold['hold']} ({value})\n"
+    why = f": {hold['why']}" if "why" in hold else ""
+    return f"* {verdict}: {hold['hold']} ({value}){why}\n"
 
 
 def _title(key: str) -> str:

@@ -26,21 +26,24 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Hold:
-    """What the row has to reach: a number made of all contestants' metrics, and its bound."""
+    """What the row has to reach: a number made of all contestants' metrics, and its bound; ``why`` it may not."""
 
     text: str
     value: Callable[[Mapping[str, Metrics]], float]
     bound: float
     at_least: bool = True
+    why: str = ""
 
     def judged(self, measured: Mapping[str, Metrics]) -> dict[str, Any]:
-        """``{hold, value, reached}``; without a value where a contestant it needs is absent."""
+        """``{hold, value, reached}``; without a value where a contestant it needs is absent, with ``why`` where it is
+        not reached and that is known."""
         try:
             value = self.value(measured)
         except (KeyError, ValueError):
             return {"hold": self.text, "value": None, "reached": False}
         reached = value >= self.bound if self.at_least else value <= self.bound
-        return {"hold": self.text, "value": value, "reached": reached}
+        why = {"why": self.why} if self.why and not reached else {}
+        return {"hold": self.text, "value": value, "reached": reached, **why}
 
 
 def mine(name: str) -> Callable[[Mapping[str, Metrics]], float]:
@@ -57,9 +60,9 @@ def faster(factor: float, name: str = "tokens_per_second") -> Hold:
     return Hold(f"{factor:g}x the fastest peer or more", over_best(name), factor)
 
 
-def leaner(factor: float) -> Hold:
+def leaner(factor: float, why: str = "") -> Hold:
     text = f"{factor:g}x the memory of the leanest peer or less"
-    return Hold(text, over_best("peak_bytes", min), factor, at_least=False)
+    return Hold(text, over_best("peak_bytes", min), factor, at_least=False, why=why)
 
 
 def roofline(share: float) -> Hold:

@@ -53,6 +53,11 @@ def blocked(measured: Mapping[str, Metrics]) -> float:
     return measured[OURS]["blocked_seconds"] / measured[OURS]["save_seconds"]
 
 
+BEFORE = (
+    "before and around the read, of 0.126 s by cProfile: discovery of the plugins 0.054 s, the modules of the model "
+    "0.031 s, a parameter for each tensor 0.024 s"
+)
+
 ROWS = (
     Row(
         "pack",
@@ -117,7 +122,7 @@ ROWS = (
             "mapped": Contestant("load", arguments=("mapped",)),
             "transformers": Contestant("load", ".venv-peers", ("transformers",)),
         },
-        (Hold("1.2x a memory-mapped read or less", over_best("load_seconds", min), 1.2, at_least=False),),
+        (Hold("1.2x a memory-mapped read or less", over_best("load_seconds", min), 1.2, at_least=False, why=BEFORE),),
         load,
         medians,
         absent={"torchtune": "torchtune 0.6.1 has no Gemma 3"},

@@ -11,6 +11,14 @@ from tests.benchmarks.training import LORA, write_items, write_job
 
 NO_GEMMA_3 = "torchtune 0.6.1 has no Gemma 3"
 WITHOUT = "ptsdk, not quantised"
+RESIDENT = (
+    "1072 MB are the mapped weights, 376 MB Python and torch before the first step, 574 MB what the forward keeps, "
+    "150 MB what the heap does not give back after it (resident memory sampled every 20 ms)"
+)
+REQUANTISED = (
+    "the checkpoint was in 4 bits of another kind before it came here, and takes the change of levels as noise; "
+    "bitsandbytes' nf4 loses as much"
+)
 
 
 def full(folder: Path) -> None:
@@ -56,7 +64,7 @@ ROWS = (
         "sft-lora",
         "LoRA of rank 8 on every linear layer of Gemma 3 270M; 2 packs of 256 tokens a step",
         {OURS: Contestant("ours"), "trl": Contestant("trl_sft", ".venv-peers")},
-        (faster(1.3), leaner(0.6), roofline(0.75)),
+        (faster(1.3), leaner(0.6, RESIDENT), roofline(0.75)),
         lora,
         training_metrics,
         absent={"torchtune": NO_GEMMA_3},
@@ -72,7 +80,7 @@ ROWS = (
         },
         (
             Hold("0.6 byte a quantised parameter or less", mine("quantised_bytes_a_parameter"), 0.6, at_least=False),
-            Hold("last loss within 2 % of that without quantisation", off_by, 0.02, at_least=False),
+            Hold("last loss within 2 % of that without quantisation", off_by, 0.02, at_least=False, why=REQUANTISED),
         ),
         qlora,
         training_metrics,

@@ -1,4 +1,4 @@
-"""Weights in fewer bits: torchao chooses the codes and scales, one byte matrix holds both.
+"""Weights in fewer bits: codes and scales are those of torchao, one byte matrix holds both.
 
 A packed weight is uint8 [out, row_bytes]: each row has the codes of that row of the weight and
 then its scales. So a shard of packed rows is a packed shard, and what a checkpoint, a copy or
@@ -19,6 +19,9 @@ from torch import Tensor
 
 MULTIPLE = 16
 """Rows must be this many weights, or a multiple: the smallest block, and whole machine words."""
+
+TWICE = {2: torch.int32, 4: torch.int64, 8: torch.complex128}
+"""For the bytes of a number a dtype that holds two."""
 
 NF4_VALUES = (
     -1.0000, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0.0000,
@@ -71,11 +74,17 @@ class Scheme(ABC):
         """uint8 [out, row_bytes] -> [out, in] in ``dtype``."""
         end = in_features * self.bits // 8
         codes, block = packed[:, :end], self.block(in_features)
-        if self.bits == 4:
-            codes = torch.stack([codes >> 4, codes & 0b1111], dim=-1)
         scales = packed[:, end:].clone().view(self.scale_dtype(dtype))  # a clone is aligned
-        values = self.values(codes, dtype).reshape(len(packed), in_features // block, block)  # of no rows too
+        values = self._pairs(codes, dtype) if self.bits == 4 else self.values(codes, dtype)
+        values = values.reshape(len(packed), in_features // block, block)  # of no rows too
         return (values * scales.unsqueeze(-1)).to(dtype).reshape(len(packed), in_features)
+
+    def _pairs(self, codes: Tensor, dtype: torch.dtype) -> Tensor:
+        """The two numbers of each byte [out, in / 2]: [out, in]. Looked up as one of twice the width, in a table of
+        all bytes: a sixth of the time that splitting them takes."""
+        byte = torch.arange(256, dtype=torch.uint8, device=codes.device)
+        table = self.values(torch.stack([byte >> 4, byte & 0b1111], dim=-1), dtype).view(TWICE[dtype.itemsize])
+        return table.T.expand(len(codes), 256).gather(1, codes.long()).view(dtype)
 
 
 @dataclass(frozen=True)
@@ -95,21 +104,32 @@ class NF4(Scheme):
         return math.gcd(in_features, self.BLOCK)
 
     def quantize(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """By ``NF4Tensor.from_tensor``. A block of zeros stays zeros; there torchao divides by 0."""
-        from torchao.quantization import NF4Tensor
+        """What ``NF4Tensor.from_tensor`` makes, which holds the distances of a million weights to all 16 levels
+        meanwhile. A block of zeros stays zeros; there torchao divides by 0."""
+        rows, blocks = len(weight), weight.reshape(-1, self.block(weight.shape[1]))
+        largest = blocks.abs().amax(1)
+        codes = nearest_level(blocks / largest[:, None], torch.tensor(NF4_VALUES).to(weight))
+        codes.masked_fill_(largest[:, None] == 0, NF4_ZERO)
+        return codes.reshape(rows, -1), self._twice_quantized(largest).reshape(rows, -1)
 
-        rows, block = len(weight), self.block(weight.shape[1])
-        scaler_block = math.gcd(weight.numel() // block, self.SCALER_BLOCK)
-        packed = NF4Tensor.from_tensor(weight.contiguous(), block, scaler_block)
-        scales = packed.dequantize_scalers(packed.quantized_scalers, packed.quantization_factor, scaler_block)
-        codes = torch.stack([packed.quantized_data >> 4, packed.quantized_data & 0b1111], dim=-1)
-        empty = (weight.reshape(-1, block) == 0).all(1, keepdim=True)
-        codes = codes.reshape(-1, block).masked_fill(empty, NF4_ZERO)
-        return codes.reshape(rows, -1), scales.reshape(rows, -1)
+    def _twice_quantized(self, scales: Tensor) -> Tensor:
+        """[n] as they come out of 8 bits around their mean."""
+        mean = scales.mean()
+        centred = (scales - mean).view(-1, math.gcd(len(scales), self.SCALER_BLOCK))
+        factor = 256 / (2 * centred.abs().amax(1, keepdim=True))
+        codes = (centred * factor).round().clamp(-128, 127).to(torch.int8)
+        return (codes / factor).flatten().to(scales.dtype) + mean
 
     def values(self, codes: Tensor, dtype: torch.dtype) -> Tensor:
         """The levels."""
         return torch.tensor(NF4_VALUES, dtype=dtype, device=codes.device)[codes.int()]
+
+
+def nearest_level(values: Tensor, levels: Tensor) -> Tensor:
+    """uint8, which of the sorted ``levels`` is nearest to each of ``values``; of two as near, the lower."""
+    upper = torch.bucketize(values, levels, out_int32=True).clamp_(1, len(levels) - 1)
+    is_lower = (values - levels[upper - 1]).abs() <= (values - levels[upper]).abs()
+    return upper.to(torch.uint8).sub_(is_lower.to(torch.uint8))
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import mmap
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -21,12 +24,36 @@ MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors format itself."""
 
 
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+}
+"""The dtype codes of the format that torch has."""
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a safetensors header: the format's dtype code (``F32``) and its shape."""
+    """One tensor of a safetensors header: the format's dtype code (``F32``), its shape, and which bytes of the file
+    it is."""
 
     dtype: str
     shape: tuple[int, ...]
+    bytes: slice
 
 
 @dataclass(frozen=True)
@@ -52,13 +79,24 @@ def read_header(path: Path) -> Header:
     try:
         fields = json.loads(raw)
         metadata = fields.pop("__metadata__", None) or {}
-        entries = {name: Entry(field["dtype"], tuple(field["shape"])) for name, field in fields.items()}
-        end = max((field["data_offsets"][1] for field in fields.values()), default=0)
+        entries = {name: _entry(field, 8 + length) for name, field in fields.items()}
+        end = max((entry.bytes.stop for entry in entries.values()), default=8 + length)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _malformed(path, f"its header is not what the format demands ({error!r})") from error
-    if actual != 8 + length + end:
-        raise _malformed(path, f"expected {8 + length + end} bytes, but the file has {actual} bytes")
+    if actual != end:
+        raise _malformed(path, f"expected {end} bytes, but the file has {actual} bytes")
     return Header(entries, metadata)
+
+
+def _entry(field: Mapping[str, Any], start: int) -> Entry:
+    """One field of a header whose data begins at byte ``start``."""
+    begin, end = field["data_offsets"]
+    entry = Entry(field["dtype"], tuple(field["shape"]), slice(start + begin, start + end))
+    if not 0 <= begin <= end or any(size < 0 for size in entry.shape):
+        raise ValueError(f"data_offsets are {[begin, end]}, the shape is {list(entry.shape)}")
+    if entry.dtype in DTYPES and end - begin != math.prod(entry.shape) * DTYPES[entry.dtype].itemsize:
+        raise ValueError(f"{end - begin} bytes for {entry.dtype} {list(entry.shape)}")
+    return entry
 
 
 def _malformed(path: Path, why: str) -> UserError:
@@ -66,7 +104,11 @@ def _malformed(path: Path, why: str) -> UserError:
 
 
 class TensorFiles(Mapping[str, Tensor]):
-    """The tensors of some safetensors files, each read, memory-mapped, when it is asked for."""
+    """The tensors of some safetensors files, each mapped to memory by itself when it is asked for.
+
+    So what has been read of a tensor leaves memory with the tensor, where one mapping of the file would keep all that
+    was ever read; as long as it is alive, asking again gives the same memory.
+    """
 
     def __init__(self, files: Mapping[str, Path], aliases: Mapping[str, str] | None = None) -> None:
         """Read the headers.
@@ -81,7 +123,7 @@ class TensorFiles(Mapping[str, Tensor]):
         self._headers = {path: read_header(path) for path in dict.fromkeys(files.values())}
         self._files = dict(files)
         self._aliases = dict(aliases or {})
-        self._handles: dict[Path, Any] = {}
+        self._mapped: WeakValueDictionary[str, mmap.mmap] = WeakValueDictionary()
         for name, path in files.items():
             if name not in self._headers[path].entries:
                 raise _malformed(path, f"it lacks the tensor {name}")
@@ -99,8 +141,17 @@ class TensorFiles(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         name = self._aliases.get(name, name)
-        tensor: Tensor = self._handle(self._files[name]).get_tensor(name)
-        return tensor
+        path = self._files[name]
+        entry = self._headers[path].entries[name]
+        if entry.dtype not in DTYPES:
+            raise UserError(f"{path}: {name} is of the dtype {entry.dtype}, which torch does not have")
+        dtype, start = DTYPES[entry.dtype], entry.bytes.start - entry.bytes.start % mmap.ALLOCATIONGRANULARITY
+        if not math.prod(entry.shape):
+            return torch.empty(entry.shape, dtype=dtype)
+        memory = self._mapped.get(name) or _mapping(path, start, entry.bytes.stop)
+        self._mapped[name] = memory
+        flat = torch.frombuffer(memory, dtype=dtype, count=math.prod(entry.shape), offset=entry.bytes.start - start)
+        return flat.view(entry.shape)
 
     def __iter__(self) -> Iterator[str]:
         yield from self._files
@@ -109,15 +160,11 @@ class TensorFiles(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._files) + len(self._aliases)
 
-    def _handle(self, path: Path) -> Any:
-        from safetensors import SafetensorError, safe_open
 
-        if path not in self._handles:
-            try:
-                self._handles[path] = safe_open(path, framework="pt", device="cpu")
-            except SafetensorError as error:
-                raise _malformed(path, str(error)) from error
-        return self._handles[path]
+def _mapping(path: Path, start: int, stop: int) -> mmap.mmap:
+    """Some bytes of a file, which writing to does not change."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), stop - start, access=mmap.ACCESS_COPY, offset=start)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

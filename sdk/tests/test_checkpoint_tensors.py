@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +169,29 @@ def test_what_cannot_be_stored_is_named_by_its_place() -> None:
         flatten_state({"a": __import__("numpy").float64(1)})
     with pytest.raises(RunError, match="is a tuple"):
         flatten_state({(1, 2): 3})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere pages are kept as long as the mapping")
+def test_what_is_read_leaves_memory_with_the_tensor(tmp_path: Path) -> None:
+    """One open file for all tensors; what still lives of one is not lost with another reading of it."""
+    save_tensors({f"t{i}": torch.full((2**20,), float(i)) for i in range(16)}, tmp_path / "t.safetensors")
+    script = f"""
+import os, re
+from pathlib import Path
+from ptsdk.checkpoint.tensors import TensorFiles
+def mapped():
+    return int(re.search(r"RssFile:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
+files = TensorFiles.of(Path({str(tmp_path / "t.safetensors")!r}))
+before, opened = mapped(), len(os.listdir("/proc/self/fd"))
+sums = [files[f"t{{i}}"].sum().item() for i in range(16)]
+kept = [files[f"t{{i}}"] for i in range(16)]
+again = files["t3"]
+again[5000] = 7
+del again
+right = sums == [2**20 * i for i in range(16)]
+print(mapped() - before, len(os.listdir("/proc/self/fd")) - opened, right, kept[3][5000].item())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    growth, opened, right, value = done.stdout.split()
+    assert (int(opened), right, value) == (1, "True", "7.0")
+    assert int(growth) < 16, "MiB of the 64 that were read"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, finalize
 
 import torch
 from torch import Tensor
@@ -104,10 +105,10 @@ def _malformed(path: Path, why: str) -> UserError:
 
 
 class TensorFiles(Mapping[str, Tensor]):
-    """The tensors of some safetensors files, each mapped to memory by itself when it is asked for.
+    """The tensors of some safetensors files, memory-mapped: read when they are used.
 
-    So what has been read of a tensor leaves memory with the tensor, where one mapping of the file would keep all that
-    was ever read; as long as it is alive, asking again gives the same memory.
+    What has been read of a tensor leaves memory with the tensor, where a mapping would keep all that was ever read; as
+    long as it is alive, asking again gives the same memory.
     """
 
     def __init__(self, files: Mapping[str, Path], aliases: Mapping[str, str] | None = None) -> None:
@@ -123,7 +124,8 @@ class TensorFiles(Mapping[str, Tensor]):
         self._headers = {path: read_header(path) for path in dict.fromkeys(files.values())}
         self._files = dict(files)
         self._aliases = dict(aliases or {})
-        self._mapped: WeakValueDictionary[str, mmap.mmap] = WeakValueDictionary()
+        self._mapped: dict[Path, mmap.mmap] = {}
+        self._alive: WeakValueDictionary[str, memoryview] = WeakValueDictionary()
         for name, path in files.items():
             if name not in self._headers[path].entries:
                 raise _malformed(path, f"it lacks the tensor {name}")
@@ -145,13 +147,13 @@ class TensorFiles(Mapping[str, Tensor]):
         entry = self._headers[path].entries[name]
         if entry.dtype not in DTYPES:
             raise UserError(f"{path}: {name} is of the dtype {entry.dtype}, which torch does not have")
-        dtype, start = DTYPES[entry.dtype], entry.bytes.start - entry.bytes.start % mmap.ALLOCATIONGRANULARITY
+        dtype = DTYPES[entry.dtype]
         if not math.prod(entry.shape):
             return torch.empty(entry.shape, dtype=dtype)
-        memory = self._mapped.get(name) or _mapping(path, start, entry.bytes.stop)
-        self._mapped[name] = memory
-        flat = torch.frombuffer(memory, dtype=dtype, count=math.prod(entry.shape), offset=entry.bytes.start - start)
-        return flat.view(entry.shape)
+        memory = self._alive.get(name)
+        if memory is None:
+            self._alive[name] = memory = self._memory(path, entry.bytes)
+        return torch.frombuffer(memory, dtype=dtype).view(entry.shape)
 
     def __iter__(self) -> Iterator[str]:
         yield from self._files
@@ -160,11 +162,18 @@ class TensorFiles(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._files) + len(self._aliases)
 
-
-def _mapping(path: Path, start: int, stop: int) -> mmap.mmap:
-    """Some bytes of a file, which writing to does not change."""
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), stop - start, access=mmap.ACCESS_COPY, offset=start)
+    def _memory(self, path: Path, place: slice) -> memoryview:
+        """Some bytes of a file, which is not changed by writing to them. Pages that are theirs alone are given up with
+        them; a mapping for each tensor would keep the file open as often."""
+        if path not in self._mapped:
+            with path.open("rb") as file:
+                self._mapped[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        whole = self._mapped[path]
+        memory, first = memoryview(whole)[place], -(-place.start // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = place.stop // mmap.PAGESIZE * mmap.PAGESIZE - first
+        if sys.platform == "linux" and length > 0:  # elsewhere the advice means another thing
+            finalize(memory, whole.madvise, mmap.MADV_DONTNEED, first, length).atexit = False
+        return memory
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

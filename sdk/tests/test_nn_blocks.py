@@ -56,14 +56,6 @@ def test_the_gated_product_has_the_bits_that_autograd_gives(activation: Activati
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_of_the_gated_product_only_its_factors_wait_for_the_backward() -> None:
-    gate, up = torch.randn(5, 33, requires_grad=True), torch.randn(5, 33, requires_grad=True)
-    waiting: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: waiting.append(t) or t, lambda t: t):
-        gated(gate, up, silu)
-    assert [t.data_ptr() for t in waiting] == [gate.data_ptr(), up.data_ptr()]
-
-
 def attention_by_loops(
     q: Tensor, k: Tensor, v: Tensor, seq_lens: tuple[int, ...], scale: float, window: int | None
 ) -> Tensor:

@@ -100,10 +100,10 @@ def test_a_faulty_job_is_told_as_check_tells_it(job: Path, capsys: pytest.Captur
 
 
 def test_the_ladder_names_what_is_not_installed(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["--safe", "plan", str(job), "--json"])
+    code = main(["--safe", "plan", str(job), "--json", "--length", "500"])
     rungs = {rung["technique"]: rung for rung in json.loads(capsys.readouterr().out)["ladder"]}
     assert code == 0
-    assert rungs["full activation checkpointing"]["saves"] > 0
+    assert 0 < rungs["selective activation checkpointing"]["saves"] < rungs["full activation checkpointing"]["saves"]
     assert {rung["install"] for rung in rungs.values() if "install" in rung} == {
         "ptsdk-lora", "ptsdk-torchao", "ptsdk-fsdp2",
     }  # fmt: skip

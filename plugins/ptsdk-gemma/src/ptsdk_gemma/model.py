@@ -21,6 +21,7 @@ from ptsdk.nn.config import DecoderConfig, RopeParameters, rope_entry
 from ptsdk.nn.decoder import Decoder, DecoderLM
 from ptsdk.nn.mlp import GatedMLP
 from ptsdk.nn.norm import normalise
+from ptsdk.nn.recompute import recomputed
 from ptsdk.nn.rope import Rope, rotations
 from ptsdk.nn.self_attention import SelfAttention
 
@@ -96,8 +97,11 @@ class Gemma3RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D], same dtype."""
+        return recomputed(self._scaled, x, self.weight)
+
+    def _scaled(self, x: Tensor, weight: Tensor) -> Tensor:
         normed = normalise(x, self.eps)
-        return (normed * (1.0 + self.weight.to(normed.dtype))).to(x.dtype)
+        return (normed * (1.0 + weight.to(normed.dtype))).to(x.dtype)
 
 
 class Gemma3Attention(SelfAttention):

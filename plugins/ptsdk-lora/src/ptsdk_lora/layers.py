@@ -46,19 +46,16 @@ class LowRankLinear(nn.Linear):
         if not self.adapted:
             return base
         dropped = dropout(x, self.dropout, self.training)
-        update = self._update(dropped)
+        inner = linear(dropped, self.lora_A.weight.to(x.dtype)) * self.scaling
+        outer = self.lora_B.weight.to(x.dtype)
         if self.lora_magnitude_vector is None:
-            return base + update
+            return torch.addmm(base.flatten(0, -2), inner.flatten(0, -2), outer.T).view_as(base)
         # The norm is detached (section 4.3 of the paper), and dropout reaches W too, as in PEFT.
         scale = self.lora_magnitude_vector / self.weight_norm()
         frozen = base if dropped is x else super().forward(dropped)
         if self.bias is not None:
             frozen = frozen - self.bias
-        return (base - frozen + scale * (frozen + update)).to(base.dtype)
-
-    def _update(self, x: Tensor) -> Tensor:
-        inner = linear(x, self.lora_A.weight.to(x.dtype)) * self.scaling
-        return linear(inner, self.lora_B.weight.to(x.dtype))
+        return (base - frozen + scale * (frozen + linear(inner, outer))).to(base.dtype)
 
     @torch.no_grad()
     def weight_norm(self) -> Tensor:
@@ -111,12 +108,18 @@ def adapt(module: nn.Linear, *, rank: int, scaling: float, dropout: float, magni
     module.__class__ = _low_rank_class(type(module))  # type: ignore[arg-type]  # classes are hashable
     assert isinstance(module, LowRankLinear)
     module.adapted, module.scaling, module.dropout = True, scaling, dropout
-    with torch.device("meta"):  # no storage is drawn for, and no random number spent
-        module.lora_A = nn.Linear(in_features, rank, bias=False, dtype=dtype).to_empty(device=device)
-        module.lora_B = nn.Linear(rank, out_features, bias=False, dtype=dtype).to_empty(device=device)
+    module.lora_A = _undrawn(in_features, rank, dtype, device)
+    module.lora_B = _undrawn(rank, out_features, dtype, device)
     vector = nn.Parameter(torch.empty(out_features, dtype=dtype, device=device)) if magnitude else None
     module.register_parameter("lora_magnitude_vector", vector)
     return module
+
+
+def _undrawn(in_features: int, out_features: int, dtype: torch.dtype, device: torch.device) -> nn.Linear:
+    """A layer without bias whose weight is still anything: no random number is spent on it."""
+    layer = nn.Linear(in_features, out_features, bias=False, device="meta")
+    layer.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=dtype, device=device))
+    return layer
 
 
 def squared_rows(weight: Tensor, dtype: torch.dtype) -> Tensor:

@@ -149,7 +149,7 @@ class TrainSection(Section):
         description="what to compile with torch.compile: {model, loss, optimizer}; true is {model: true}",
     )
     activation_checkpointing: Literal["none", "full", "selective"] = Field(
-        "none", description="recompute activations in the backward: of every block, or of the cheap operations alone"
+        "none", description="recompute activations in the backward: all of a block, or what is cheap for its size"
     )
     activation_checkpointing_every: int = Field(
         1, ge=1, description="of how many blocks the first recomputes: 2 is every second one; the others keep theirs"

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 
+from ptsdk.nn.recompute import recomputed
+
 
 def normalise(x: Tensor, eps: float) -> Tensor:
     """``x / sqrt(mean(x^2) + eps)`` over the last dimension, in at least float32.
@@ -31,4 +33,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D], same dtype."""
-        return self.weight * normalise(x, self.eps).to(x.dtype)
+        return recomputed(self._scaled, x, self.weight)
+
+    def _scaled(self, x: Tensor, weight: Tensor) -> Tensor:
+        return weight * normalise(x, self.eps).to(x.dtype)

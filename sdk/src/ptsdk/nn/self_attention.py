@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ptsdk.nn.attention import Attend
+from ptsdk.nn.recompute import is_recomputed, not_kept, recomputed
 from ptsdk.nn.rope import Rope, rotate
 
 
@@ -47,12 +48,22 @@ class SelfAttention(nn.Module):
     def project(self, x_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [N, H, E], keys [N, K, E] and values [N, K, E] before rotation."""
         per_head = (len(x_ND), -1, self.head_dim)
-        return self.q_proj(x_ND).view(per_head), self.k_proj(x_ND).view(per_head), self.v_proj(x_ND).view(per_head)
+        with not_kept(x_ND):
+            return self.q_proj(x_ND).view(per_head), self.k_proj(x_ND).view(per_head), self.v_proj(x_ND).view(per_head)
 
     def forward(self, x_ND: Tensor, rope: Rope, attend: Attend) -> Tensor:
         """[N, D] -> [N, D]."""
         q_NHE, k_NKE, v_NKE = self.project(x_ND)
-        q_NHE, k_NKE = rotate(q_NHE, rope), rotate(k_NKE, rope)
-        mixed_NHE = attend(self.layer, q_NHE, k_NKE, v_NKE, scale=self.scale, window=self.window)
+        q_NHE, k_NKE = rotated(q_NHE, rope), rotated(k_NKE, rope)
+        with not_kept(q_NHE, k_NKE):
+            mixed_NHE = attend(self.layer, q_NHE, k_NKE, v_NKE, scale=self.scale, window=self.window)
         out: Tensor = self.o_proj(mixed_NHE.flatten(1))
         return out
+
+
+def rotated(x_NHE: Tensor, rope: Rope) -> Tensor:
+    """``rotate``; what was normalised before does not wait for the backward, only what it was made of."""
+    if not is_recomputed(x_NHE):
+        return rotate(x_NHE, rope)
+    with not_kept(x_NHE):
+        return recomputed(lambda x, cos, sin: rotate(x, Rope(cos, sin)), x_NHE, *rope)

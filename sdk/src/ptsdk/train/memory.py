@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
@@ -24,9 +24,7 @@ from ptsdk.errors import Problem, RunError, UserError
 from ptsdk.job.job import Job
 from ptsdk.nn.causal_lm import CausalLM
 
-SAVED_OPS = {
-    "aten::mm",
-    "aten::addmm",
+ATTENTION = {
     "aten::_scaled_dot_product_flash_attention",
     "aten::_scaled_dot_product_efficient_attention",
     "ptsdk::documents_attention",
@@ -34,8 +32,8 @@ SAVED_OPS = {
     "flash_attn::_flash_attn_varlen_forward",
     "flex_attention",
 }
-"""What ``selective`` keeps: the results of matrix products and of any backend's attention; the rest is cheap
-to redo. By name: a package that is not installed has registered none."""
+"""The operations of any backend of attention, by name: a package that is not installed has registered none."""
+PRODUCTS = {"aten::mm", "aten::addmm"}
 
 
 def checkpoint_activations(model: CausalLM, mode: str, every: int = 1) -> None:
@@ -43,7 +41,7 @@ def checkpoint_activations(model: CausalLM, mode: str, every: int = 1) -> None:
 
     Args:
         model: its blocks are changed in place; parameter names stay.
-        mode: ``none``; ``full`` keeps a block's input alone; ``selective`` keeps ``SAVED_OPS`` too.
+        mode: ``none``; ``full`` keeps a block's input alone; ``selective`` also what costs much to make for its size.
         every: of so many blocks the first recomputes.
 
     Raises:
@@ -67,8 +65,15 @@ def _recomputed(block: nn.Module, forward: object, selective: bool, *args: objec
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts)
 
 
-def _policy(ctx: object, op: Any, *args: object, **kwargs: object) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if op.name() in SAVED_OPS else CheckpointPolicy.PREFER_RECOMPUTE
+def _policy(ctx: object, op: Any, *args: Any, **kwargs: object) -> CheckpointPolicy:
+    dear = op.name() in ATTENTION or (op.name() in PRODUCTS and _narrows(*args[-2:]))
+    return CheckpointPolicy.MUST_SAVE if dear else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _narrows(left: Tensor, right: Tensor) -> bool:
+    """Whether a product is no wider than what it is made of, so that each number of it costs much. That leaves out the
+    widest activations, those inside of an MLP, which without checkpointing are half of all that waits."""
+    return right.shape[-1] <= left.shape[-1]
 
 
 def offloaded(enabled: bool) -> AbstractContextManager[object]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,21 @@ def test_a_run_hands_back_where_it_left_its_files(result: ptsdk.RunResult, job: 
     assert (result.steps, result.output_dir) == (2, job.parent / "run")
     assert (result.final_dir / "model.safetensors").is_file()
     assert result.metrics["loss"] > 0
+
+
+HEAVY = ("torch._dynamo", "torch._inductor", "sympy", "transformers", "datasets", "torchao")
+LOADED = f"""
+import sys, ptsdk
+ptsdk.run(sys.argv[1], ["train.steps=1", "output_dir=" + sys.argv[2], "optimizer.use=" + sys.argv[3]])
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_run_that_compiles_nothing_does_not_load_the_compiler(optimizer: str, job: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", LOADED, str(job), str(tmp_path / "run"), optimizer]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split("\n")[-2] == "[]"
 
 
 def test_a_second_run_refuses_and_can_overwrite(result: ptsdk.RunResult, job: Path, tmp_path: Path) -> None:

@@ -48,10 +48,12 @@ class Detached(Sound):
         super().apply(model)
         layer: Any = next(iter(adapted_layers(model).values()))
 
-        def update(self: Any, x: Tensor) -> Tensor:
-            return linear(linear(x, self.lora_A.weight.detach()) * self.scaling, self.lora_B.weight)
+        def forward(self: Any, x: Tensor) -> Tensor:
+            base = linear(x, self.weight, self.bias)
+            update = linear(linear(x, self.lora_A.weight.detach()) * self.scaling, self.lora_B.weight)
+            return base + update if self.adapted else base
 
-        layer._update = MethodType(update, layer)
+        layer.forward = MethodType(forward, layer)
 
 
 class Unseeded(Sound):

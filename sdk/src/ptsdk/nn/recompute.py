@@ -34,7 +34,7 @@ def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
 def is_recomputed(tensor: Tensor) -> bool:
     """Whether it is a result of ``recomputed`` that has a gradient, not a view of one."""
-    return not torch.compiler.is_compiling() and hasattr(tensor.grad_fn, "recipe")
+    return not torch.compiler.is_compiling() and isinstance(getattr(tensor.grad_fn, "recipe", None), _Recipe)
 
 
 def not_kept(*tensors: Tensor) -> AbstractContextManager[object]:

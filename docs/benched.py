@@ -16,13 +16,14 @@ recipes of torchtune. `make bench` makes `.venv-peers` and `.venv-torchtune`, ru
 
 * Everyone trains the same weights (and the same adapter) on the same sequences in the same micro-batches, in float32,
   with fused AdamW, the same learning rate and clipping, SDPA, without checkpointing and uncompiled, on all cores.
-  The losses of the first and the last step show that it is the same work.
+  The losses of the first and the last step show that it is the same work. On a GPU (`gpu-...`) the weights and all
+  arithmetic are in bfloat16, and our attention is what `auto` takes there, `varlen`.
 * Contestants take turns: a round is one process of each, and a number is the median over the rounds; the first step
   of a process does not count.
 * Tokens are those that are no padding. Memory is the peak that was resident (`ru_maxrss`), loading and libraries
-  included.
+  included; on a GPU the peak that torch had allocated there.
 * *roofline*: the operations that the step cannot do without (`tests/benchmarks/flops.py`) a second, over the best
-  rate of a float32 `linear` measured between the rounds.
+  rate of a `linear` in the same dtype, measured between the rounds.
 * TRL packs without padding; torchtune's packs are padded to their length.
 """
 UNITS = {"_bytes": "MiB", "_seconds": "s", "_per_second": "a second"}
@@ -95,7 +96,11 @@ def _provenance(row: dict[str, Any]) -> str:
         for name, versions in contestants.items()
     )
     return (
-        f"{row['date']}, {row['rounds']} rounds; {machine['processor']}, {machine['cores']} cores, "
+        f"{row['date']}, {row['rounds']} rounds; {_device(machine)}, {machine['cores']} cores, "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, Python {machine['python']}; {listed}; best "
         f"`linear` {row['linear_flops_per_second'] / 1e9:.0f} GFLOP/s."
     )
+
+
+def _device(machine: dict[str, Any]) -> str:
+    return ", ".join(filter(None, (machine.get("gpu"), machine["processor"])))

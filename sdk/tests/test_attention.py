@@ -67,13 +67,23 @@ class OneByOne(Documents):
         return one_by_one(q_NHE, k_NKE, v_NKE, self.bounds, how["scale"], how["window"])
 
 
-def varlen_attn(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int, **how: Any) -> Any:
-    """torch's, by its documentation."""
+Sides = tuple[int, int]
+
+
+def varlen_2_11(
+    q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int, *, scale: float,
+    window_size: Sides,
+) -> Tensor:  # fmt: skip
+    """That of torch 2.11, by its documentation; it takes grouped heads as they are."""
     assert cu_q.dtype == cu_k.dtype == torch.int32 and cu_q is cu_k
     assert max_q == max_k == int(cu_q.diff().max())
-    assert set(how) == {"scale", "window_size", "enable_gqa"}
-    assert how["enable_gqa"] == (q.shape[1] != k.shape[1]), "torch refuses grouped heads without it"
-    return by_definition(q, k, v, cu_q.tolist(), how["scale"], *how["window_size"])
+    return by_definition(q, k, v, cu_q.tolist(), scale, *window_size)
+
+
+def varlen_attn(q: Tensor, k: Tensor, *rest: Any, enable_gqa: bool = False, **how: Any) -> Tensor:
+    """That of torch 2.13."""
+    assert enable_gqa == (q.shape[1] != k.shape[1]), "torch refuses grouped heads without it"
+    return varlen_2_11(q, k, *rest, **how)
 
 
 def flash_attn_varlen_func(q: Tensor, k: Tensor, v: Tensor, *lengths: Any, **how: Any) -> Any:
@@ -104,6 +114,12 @@ def test_is_the_definition(
     backend: Backend, seq_lens: tuple[int, ...], heads: tuple[int, int], window: int | None
 ) -> None:
     check(backend, seq_lens, heads, window)
+
+
+@pytest.mark.parametrize("heads", HEADS)
+def test_varlen_of_an_older_torch(heads: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_2_11)
+    check(Varlen.of, LENGTHS[2], heads, 3)
 
 
 @pytest.mark.parametrize("window", [None, 3])

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -83,6 +84,7 @@ def machine() -> dict[str, Any]:
     """Where this runs: what changes a number."""
     return {
         "processor": processor(),
+        "gpu": gpu(),
         "cores": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": f"{platform.system()} {platform.machine()}",
@@ -99,6 +101,21 @@ def processor() -> str:
     return " ".join([fields.get("model name") or platform.processor() or "unknown", *vectors[:1]])
 
 
+def gpu() -> str | None:
+    """The model of the first GPU, as its driver's own program says; None where there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    names = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split("\n")
+    return names[0].strip() or None
+
+
+def measured_here() -> list[str]:
+    """The rows of a GPU where there is one, else those of a CPU."""
+    device = "cuda" if gpu() else "cpu"
+    return [name for name, row in ROWS.items() if row.device == device]
+
+
 def store(name: str, result: dict[str, Any]) -> None:
     """Put the row in the place of what was recorded of it."""
     recorded = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
@@ -110,12 +127,14 @@ def store(name: str, result: dict[str, Any]) -> None:
 def main() -> None:
     """Rows one after the other; what is measured is kept, whatever becomes of the next row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default=",".join(ROWS), help="names, with commas between")
+    parser.add_argument("--rows", default=",".join(measured_here()), help="names, with commas between")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     names = options.rows.split(",")
     if unknown := set(names) - set(ROWS):
         sys.exit(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    if absent := set(names) - set(measured_here()):
+        sys.exit(f"{', '.join(sorted(absent))}: for another device; here are {', '.join(measured_here())}")
     for name in names:
         result = bench(ROWS[name], options.rounds)
         store(name, result)

@@ -88,6 +88,7 @@ class Row:
         absent: peers that cannot do it, and why.
         checks: run once, by us alone; what they print becomes metrics of ours.
         profiled: whether ``contestants/profile.py`` can show where the time of our job goes.
+        device: where it is measured; a row for a GPU is left out where there is none.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Row:
     absent: Mapping[str, str] = field(default_factory=dict)
     checks: tuple[Contestant, ...] = ()
     profiled: bool = False
+    device: str = "cpu"
 
     def result(
         self, folder: Path, outputs: Mapping[str, Sequence[Output]], checked: Metrics, peak_rate: float

@@ -21,10 +21,10 @@ LORA = {"use": "lora", "rank": 8, "alpha": 16, "targets": "all-linear"}
 def write_job(
     folder: Path, model: Path | dict[str, Any], data: dict[str, Any], train: dict[str, Any], lr: float, **more: Any
 ) -> None:
-    """``job.yaml``: float32, AdamW, a constant learning rate, no validation, nothing on the terminal.
+    """``job.yaml``: AdamW, a constant learning rate, no validation, nothing on the terminal.
 
     Args:
-        model: a folder, or the whole section.
+        model: a folder, in float32, or the whole section.
     """
     job = {
         "api": 1,
@@ -71,6 +71,7 @@ def write_items(folder: Path, others: Others = lambda seq_lens, scored: 0, **mor
     row = {
         **more,
         "model": job.model.path,
+        "dtype": job.model.dtype,
         "lr": job.optimizer.lr,
         "steps": run.total_steps,
         "batch_size": job.train.batch_size,

@@ -89,6 +89,15 @@ def test_options_together_train_the_same(
             raise AssertionError(f"{values}: {error}") from error
 
 
+def test_the_norm_has_its_digits_in_bfloat16(job: dict[str, Any], write_job: WriteJob) -> None:
+    """The same of a step and of an update in the backward, where it is put together tensor by tensor."""
+    job["model"]["dtype"] = "bfloat16"
+    job["train"] = {"steps": 1, "batch_size": 8, "seed": 3}
+    runs = [trained(job_with(job, {**plain(), "update": update}), write_job, str(update)) for update in AXES["update"]]
+    first, second = (metrics[0]["grad_norm"] for metrics, _ in runs)
+    assert first == pytest.approx(second, rel=1e-3)
+
+
 def plain() -> Values:
     """Every option at its first value."""
     return {name: choices[0] for name, choices in AXES.items()}

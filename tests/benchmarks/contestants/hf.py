@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from tests.benchmarks.contestants.report import FOLDER, Clock, row
 
 ROW, CLOCK = row(), Clock()
+GPU = torch.cuda.is_available()
 ARGUMENTS: dict[str, Any] = {
     "output_dir": str(FOLDER / "trl"),
     "max_steps": ROW["steps"],
@@ -23,13 +24,13 @@ ARGUMENTS: dict[str, Any] = {
     "logging_steps": 1,
     "save_strategy": "no",
     "report_to": [],
-    "use_cpu": True,
+    "use_cpu": not GPU,
     "bf16": False,
     "gradient_checkpointing": False,
     "dataloader_pin_memory": False,
     "disable_tqdm": True,
 }
-"""As our job has it, and what an informed user sets on a CPU."""
+"""As our job has it, and what an informed user sets; weights and arithmetic are in the dtype of the row."""
 
 
 class Timing(TrainerCallback):
@@ -44,8 +45,10 @@ class Timing(TrainerCallback):
 
 
 def model(path: str = ROW["model"], **options: Any) -> Any:
-    """The model in float32 with SDPA; with the adapter our run starts from, where there is one."""
-    loaded = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa", **options)
+    """The model in the dtype of the row with SDPA; with the adapter our run starts from, where there is one."""
+    loaded = AutoModelForCausalLM.from_pretrained(
+        path, dtype=getattr(torch, ROW.get("dtype", "float32")), attn_implementation="sdpa", **options
+    )
     if not (FOLDER / "adapter").exists():
         return loaded
     from peft import PeftModel

@@ -14,6 +14,11 @@ FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
 """Of the row."""
 
 
+COMPARED = (
+    "ptsdk", "torch", "transformers", "trl", "peft", "bitsandbytes", "liger-kernel", "torchtune", "torchao",
+)  # fmt: skip
+
+
 def row() -> dict[str, Any]:
     return json.loads((FOLDER / "row.json").read_text(encoding="utf-8"))
 
@@ -23,14 +28,27 @@ def items() -> list[dict[str, Any]]:
 
 
 def peak_bytes() -> int:
-    """The most memory of this process that was resident at a time."""
+    """The most memory at a time: allocated on the GPU where there is one, else resident in this process."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def versions() -> dict[str, str]:
     """Of what is compared, as far as it is installed here."""
     found = {}
-    for name in ("ptsdk", "torch", "transformers", "trl", "peft", "bitsandbytes", "torchtune", "torchao"):
+    for name in (
+        "ptsdk",
+        "torch",
+        "transformers",
+        "trl",
+        "peft",
+        "bitsandbytes",
+        "torchtune",
+        "torchao",
+        "liger-kernel",
+    ):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

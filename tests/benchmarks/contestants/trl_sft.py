@@ -1,4 +1,5 @@
-"""TRL's SFTTrainer on the same packs, padding-free; ``nf4``: on a base that bitsandbytes quantised."""
+"""TRL's SFTTrainer on the same packs, padding-free; ``nf4``: on a base that bitsandbytes quantised; ``liger``:
+with the kernels of liger-kernel, for a GPU."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def packs() -> Dataset:
 
 def main() -> None:
     options: dict[str, Any] = {"quantization_config": BitsAndBytesConfig(**NF4)} if "nf4" in sys.argv[2:] else {}
-    config = SFTConfig(**ARGUMENTS, padding_free=True, max_length=None)
+    liger = "liger" in sys.argv[2:]
+    config = SFTConfig(**ARGUMENTS, padding_free=True, max_length=None, use_liger_kernel=liger)
     trainer = SFTTrainer(
         model(**options), config, train_dataset=packs(), processing_class=tokenizer(), callbacks=[Timing()]
     )

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tests.benchmarks.row import Row
-from tests.benchmarks.rows import around, beyond, sft
+from tests.benchmarks.rows import around, beyond, gpu, sft
 
-ROWS: dict[str, Row] = {row.name: row for row in (*sft.ROWS, *beyond.ROWS, *around.ROWS)}
+ROWS: dict[str, Row] = {row.name: row for row in (*sft.ROWS, *beyond.ROWS, *around.ROWS, *gpu.ROWS)}

@@ -24,7 +24,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from ptsdk.contracts.strategy import Strategy, World
+from ptsdk.contracts.strategy import Strategy, World, total_norm
 from ptsdk.nn.causal_lm import CausalLM
 from ptsdk.nn.head import Head
 from ptsdk_fsdp2.lost import told
@@ -100,7 +100,7 @@ class Fsdp2(Strategy):
     def grad_norm(self, parameters: list[nn.Parameter]) -> Tensor:
         """From the norm of each process's rows, squared and summed in float64."""
         gradients = [p.grad.to_local() for p in parameters if isinstance(p.grad, DTensor)]
-        norm = nn.utils.get_total_norm(gradients).to(parameters[0].device)
+        norm = total_norm(gradients).to(parameters[0].device)
         return self.all_reduce(norm.double().square()).sqrt().float()
 
     def gather(self, model: CausalLM, names: list[str]) -> dict[str, Tensor]:

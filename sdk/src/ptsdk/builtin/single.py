@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ptsdk.checkpoint.parts import map_parts
 from ptsdk.checkpoint.weights import fill
-from ptsdk.contracts.strategy import Strategy, World
+from ptsdk.contracts.strategy import Strategy, World, total_norm
 from ptsdk.errors import UserError
 from ptsdk.nn.causal_lm import CausalLM
 
@@ -52,7 +52,7 @@ class Single(Strategy):
 
     def grad_norm(self, parameters: list[nn.Parameter]) -> Tensor:
         """The 2-norm of all gradients."""
-        return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        return total_norm([p.grad for p in parameters if p.grad is not None])
 
     def gather(self, model: CausalLM, names: list[str]) -> dict[str, Tensor]:
         """The parameters, detached, on the CPU."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -71,7 +71,7 @@ class Strategy(Component):
 
     @abstractmethod
     def grad_norm(self, parameters: list[torch.nn.Parameter]) -> Tensor:
-        """The 2-norm over the gradients of all parameters and processes; scalar float32."""
+        """The 2-norm over the gradients of all parameters and processes; scalar float32. See ``total_norm``."""
 
     @abstractmethod
     def gather(self, model: CausalLM, names: list[str]) -> dict[str, Tensor]:
@@ -103,3 +103,15 @@ class Strategy(Component):
 
     def close(self) -> None:
         """Leave the process group."""
+
+
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of all numbers of some plain tensors: a scalar, summed in float32 at least.
+
+    ``torch.nn.utils.get_total_norm`` has the dtype of its tensors, and of a norm in bfloat16 three digits are right.
+    """
+    if not tensors:
+        return torch.zeros(())
+    wide = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors), 2, dtype=wide)))
+    return norm

@@ -9,6 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from inspect import signature
 from itertools import accumulate
 from typing import Any
 
@@ -56,9 +58,10 @@ class Varlen(Packed):
         from torch.nn.attention.varlen import varlen_attn
 
         call: Callable[..., Any] = varlen_attn
-        grouped = q_NHE.shape[1] != k_NKE.shape[1]
+        # The kernel takes groups as they are; torch 2.13 wants to be told of them, 2.11 has no word for it.
+        grouped = {"enable_gqa": q_NHE.shape[1] != k_NKE.shape[1]} if "enable_gqa" in _parameters(call) else {}
         lengths = (self.bounds, self.bounds, self.longest, self.longest)
-        mixed: Tensor = call(q_NHE, k_NKE, v_NKE, *lengths, scale=scale, window_size=sides, enable_gqa=grouped)
+        mixed: Tensor = call(q_NHE, k_NKE, v_NKE, *lengths, scale=scale, window_size=sides, **grouped)
         return mixed
 
 
@@ -72,6 +75,11 @@ class Flash(Packed):
         call: Callable[..., Tensor] = flash_attn_varlen_func
         lengths = (self.bounds, self.bounds, self.longest, self.longest)
         return call(q_NHE, k_NKE, v_NKE, *lengths, softmax_scale=scale, causal=True, window_size=sides)
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(signature(function).parameters)
 
 
 def why_not(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:

@@ -103,10 +103,12 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         made = _made_again(ctx)
         ctx.recipe = _Recipe(made.function, made.needs)
-        needing, hand_over = [one for one in made.inputs if one.requires_grad], cast(Any, _Handed.apply)
+        inputs, hand_over = made.inputs, cast(Any, _Handed.apply)
         with torch.enable_grad():
-            grads = iter(torch.autograd.grad(hand_over(made.result, grad), needing))
-        return None, *(next(grads) if one.requires_grad else None for one in made.inputs)
+            number = hand_over(made.result, grad)
+            del made  # its result is as large as any, and was used
+            grads = iter(torch.autograd.grad(number, [one for one in inputs if one.requires_grad]))
+        return None, *(next(grads) if one.requires_grad else None for one in inputs)
 
 
 class _Handed(torch.autograd.Function):

@@ -41,7 +41,9 @@ types: install
 docs: install
 	$(BIN)/python docs/generate.py --check
 
-bench: install .venv-peers/.installed .venv-torchtune/.installed .venv-vocabulary/.installed
+# liger-kernel is for a GPU.
+PEERS := peers torchtune vocabulary $(if $(shell command -v nvidia-smi),liger)
+bench: install $(PEERS:%=.venv-%/.installed)
 	$(BIN)/python -m tests.benchmarks.bench $(ROWS:%=--rows %) $(ROUNDS:%=--rounds %)
 	$(BIN)/python docs/generate.py
 
@@ -53,8 +55,8 @@ bench: install .venv-peers/.installed .venv-torchtune/.installed .venv-vocabular
 # What the bench compares with, each beside the libraries it needs.
 .venv-%/.installed: tests/benchmarks/requirements-%.txt constraints.txt
 	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet $(if $(filter peers,$*),--constraint constraints.txt) --requirement $<
+	.venv-$*/bin/python -m pip install --quiet $(if $(filter peers liger,$*),--constraint constraints.txt) --requirement $<
 	touch $@
 
 clean:
-	rm -rf .venv .venv-peers .venv-torchtune .venv-vocabulary .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-peers .venv-torchtune .venv-vocabulary .venv-liger .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

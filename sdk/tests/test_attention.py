@@ -205,3 +205,15 @@ def test_a_gpu_gets_varlen_where_it_has_a_kernel(
     assert choose("auto", CUDA, dtype, head_dim) == found.of
     told = obstacle("varlen", CUDA, dtype, head_dim)
     assert (told is None) if reason is None else (told is not None and reason in told)
+
+
+def test_an_older_torch_has_no_varlen_with_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def varlen_2_10(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int,
+                    is_causal: bool = False) -> Tensor:  # fmt: skip
+        raise AssertionError("this would be another attention")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_2_10)
+    assert choose("auto", CUDA, torch.bfloat16, 64) == Documents.of
+    with pytest.raises(Unavailable, match=r"does not have it with a scale and a window, 2\.11 does"):
+        choose("varlen", CUDA, torch.bfloat16, 64)

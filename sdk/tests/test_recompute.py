@@ -120,6 +120,34 @@ def test_it_is_made_again_once() -> None:
         assert len(calls) == times
 
 
+def test_the_result_made_again_is_gone_before_its_own_gradient() -> None:
+    made: list[weakref.ref[Tensor]] = []
+    alive: list[bool] = []
+
+    class Watched(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: object, grad: Tensor) -> Tensor:
+            alive.append(made[-1]() is not None)
+            return grad * 2
+
+    def twice(x: Tensor) -> Tensor:
+        result: Tensor = Watched.apply(x)  # type: ignore[no-untyped-call]
+        made.append(weakref.ref(result))
+        return result
+
+    leaf = torch.randn(3, requires_grad=True)
+    product = recomputed(twice, leaf)
+    with not_kept(product):
+        squared = product * product
+    squared.sum().backward()
+    assert len(made) == 2 and alive == [False]
+    torch.testing.assert_close(leaf.grad, 8 * leaf.detach())
+
+
 def test_only_the_factors_of_the_gated_product_wait() -> None:
     gate, up = torch.randn(5, 33, requires_grad=True), torch.randn(5, 33, requires_grad=True)
     waiting: list[int] = []

@@ -127,6 +127,16 @@ def test_every_row_can_be_run() -> None:
         assert not set(row.absent) & set(row.contestants)
 
 
+@pytest.mark.parametrize(("gpu", "device"), [(None, "cpu"), ("Some GPU", "cuda")])
+def test_rows_for_another_device_are_left_out(gpu: str | None, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "gpu", lambda: gpu)
+    assert {ROWS[name].device for name in bench.measured_here()} == {device}
+    other = next(name for name, row in ROWS.items() if row.device != device)
+    monkeypatch.setattr("sys.argv", ["bench", "--rows", other])
+    with pytest.raises(SystemExit, match=f"{other}: for another device"):
+        bench.main()
+
+
 def test_a_row_replaces_itself_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bench, "RESULTS", tmp_path / "results.json")
     first, second = list(ROWS)[:2]

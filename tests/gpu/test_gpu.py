@@ -38,7 +38,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "async-save": {"async_save": True, "save_every": 2},
     "compiled-model": {"compile": {"model": True}},
     "compiled-loss": {"compile": {"loss": True}},
-    "compiled-optimizer": {"compile": {"optimizer": True}},
     "compiled-and-recomputed": {"compile": True, "activation_checkpointing": "selective"},
 }
 

@@ -36,7 +36,7 @@ ROWS = (
     Row(
         "gpu-sft-full",
         f"Every weight of a new Llama in the shape of 3.2 1B, bfloat16; {BATCH} packs of {LENGTH} tokens a step",
-        {**PAIR, "trl with liger-kernel": Contestant("trl_sft", ".venv-peers", ("liger",))},
+        {**PAIR, "trl with liger-kernel": Contestant("trl_sft", ".venv-liger", ("liger",))},
         (faster(1.3), leaner(0.6, STATE)),
         full,
         training_metrics,

@@ -187,6 +187,7 @@ ALL: list[Sabotage] = [
             "OneBitOff": "test_gathers_what_it_loaded",
             "Negating": "test_a_step_is_that_of_plain_torch",
             "LargestGradient": "test_measures_the_norm_of_all_gradients",
+            "RoundedNorm": "test_measures_the_norm_of_all_gradients",
             "LosesState": "test_optimizer_state_comes_back",
         },
     ),

@@ -38,6 +38,13 @@ class LargestGradient(Single):
         return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type=math.inf)
 
 
+class RoundedNorm(Single):
+    """In the dtype of the gradients, as torch has it."""
+
+    def grad_norm(self, parameters: list[nn.Parameter]) -> Tensor:
+        return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
 class LosesState(Single):
     def load_optimizer(self, model: CausalLM, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         zeros = {n: {k: torch.zeros_like(v) for k, v in entry.items()} for n, entry in state["state"].items()}

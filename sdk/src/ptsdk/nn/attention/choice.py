@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from ptsdk.nn.attention.documents import Documents
-from ptsdk.nn.attention.packed import Flash, Packed, Varlen, why_not
+from ptsdk.nn.attention.packed import Flash, Packed, Varlen, varlen_parameters, why_not
 from ptsdk.nn.attention.seam import Backend
 
 Wish = Literal["auto", "sdpa", "varlen", "flex", "flash"]
@@ -44,8 +44,10 @@ def obstacle(wish: Wish, device: torch.device, dtype: torch.dtype, head_dim: int
     """What keeps a backend from running here; None where nothing does."""
     if wish == "flash" and find_spec("flash_attn") is None:
         return "the package flash-attn is not installed"
-    if wish == "varlen" and find_spec("torch.nn.attention.varlen") is None:
-        return f"torch {torch.__version__} does not have it, 2.10 does"
     if wish == "flex" and device.type not in ("cuda", "xpu"):
         return f"it is compiled for cuda and xpu; on {device.type} it would make every score"
-    return why_not(device, dtype, head_dim) if wish in ("varlen", "flash") else None
+    if wish in ("varlen", "flash") and (reason := why_not(device, dtype, head_dim)):
+        return reason
+    if wish == "varlen" and "window_size" not in varlen_parameters():
+        return f"torch {torch.__version__} does not have it with a scale and a window, 2.11 does"
+    return None

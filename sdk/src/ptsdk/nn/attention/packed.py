@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from importlib.util import find_spec
 from inspect import signature
 from itertools import accumulate
 from typing import Any
@@ -50,18 +50,31 @@ class Packed(ABC):
         """The mixed values [N, H, E]; a query sees so many keys on its left and on its right, all for -1."""
 
 
+@dataclass(frozen=True, eq=False)
 class Varlen(Packed):
-    """``torch.nn.attention.varlen``, of torch 2.10 and later."""
+    """``torch.nn.attention.varlen``, of torch 2.11 and later.
+
+    Attributes:
+        told_of_groups: whether it wants to hear of heads that share keys, as it does since torch 2.12; before, it takes
+            them as they are.
+    """
+
+    told_of_groups: bool = False
+
+    @classmethod
+    def of(cls, seq_lens: tuple[int, ...], device: torch.device) -> Varlen:
+        """See ``Packed.of``."""
+        packed = super().of(seq_lens, device)
+        return cls(packed.bounds, packed.longest, "enable_gqa" in varlen_parameters())
 
     def kernel(self, q_NHE: Tensor, k_NKE: Tensor, v_NKE: Tensor, scale: float, sides: tuple[int, int]) -> Tensor:
         """See ``Packed.kernel``."""
         from torch.nn.attention.varlen import varlen_attn
 
         call: Callable[..., Any] = varlen_attn
-        # The kernel takes groups as they are; torch 2.13 wants to be told of them, 2.11 has no word for it.
-        grouped = {"enable_gqa": q_NHE.shape[1] != k_NKE.shape[1]} if "enable_gqa" in _parameters(call) else {}
+        groups = {"enable_gqa": q_NHE.shape[1] != k_NKE.shape[1]} if self.told_of_groups else {}
         lengths = (self.bounds, self.bounds, self.longest, self.longest)
-        mixed: Tensor = call(q_NHE, k_NKE, v_NKE, *lengths, scale=scale, window_size=sides, **grouped)
+        mixed: Tensor = call(q_NHE, k_NKE, v_NKE, *lengths, scale=scale, window_size=sides, **groups)
         return mixed
 
 
@@ -77,9 +90,13 @@ class Flash(Packed):
         return call(q_NHE, k_NKE, v_NKE, *lengths, softmax_scale=scale, causal=True, window_size=sides)
 
 
-@cache
-def _parameters(function: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(signature(function).parameters)
+def varlen_parameters() -> frozenset[str]:
+    """What torch's kernel can be told, which differs from torch to torch; nothing where there is no kernel."""
+    if find_spec("torch.nn.attention.varlen") is None:
+        return frozenset()
+    from torch.nn.attention.varlen import varlen_attn
+
+    return frozenset(signature(varlen_attn).parameters)
 
 
 def why_not(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:

@@ -47,10 +47,13 @@ class StrategySuite(ComponentSuite):
 
     def wrapped(self, strategy: Strategy, world: World) -> CausalLM:
         """The small model under the strategy."""
-        model = build_on_meta(FAMILY, FAMILY.full_config(FAMILY.config or {}), torch.float32)
+        return self._wrapped(strategy, world, torch.float32)
+
+    def _wrapped(self, strategy: Strategy, world: World, dtype: torch.dtype) -> CausalLM:
+        model = build_on_meta(FAMILY, FAMILY.full_config(FAMILY.config or {}), dtype)
         model = strategy.wrap(model, world)
         names = [name for name, _ in model.named_parameters()]
-        strategy.load(model, initial_tensors(model, names, 0), world, torch.float32)
+        strategy.load(model, initial_tensors(model, names, 0), world, dtype)
         return model
 
     def test_alone_it_is_the_main_process(self) -> None:
@@ -85,15 +88,19 @@ class StrategySuite(ComponentSuite):
             assert torch.allclose(gathered[name].cpu(), parameter, rtol=1e-5, atol=1e-7), f"{name} differs after a step"
 
     def test_measures_the_norm_of_all_gradients(self) -> None:
-        """As ``torch.nn.utils.get_total_norm`` of the plain model."""
-        plain = built(FAMILY)
-        plain(BATCH).square().sum().backward()
-        expected = float(nn.utils.get_total_norm([p.grad for p in plain.parameters() if p.grad is not None]))
-        with self.joined() as (strategy, world):
-            model = self.wrapped(strategy, world)
-            model(BATCH).square().sum().backward()
-            found = float(strategy.grad_norm([p for p in model.parameters() if p.requires_grad]))
-        assert abs(found - expected) <= 1e-5 * expected, f"the norm is {found:.6g}, plain torch says {expected:.6g}"
+        """That of the plain model's in float64, to more digits than bfloat16 has, also where they are in bfloat16."""
+        for dtype, error in ((torch.float32, 1e-5), (torch.bfloat16, 1e-4)):
+            plain = built(FAMILY).to(dtype)
+            plain(BATCH).square().sum().backward()
+            gradients = [p.grad.double().flatten() for p in plain.parameters() if p.grad is not None]
+            expected = float(torch.cat(gradients).norm())
+            with self.joined() as (strategy, world):
+                model = self._wrapped(strategy, world, dtype)
+                model(BATCH).square().sum().backward()
+                found = float(strategy.grad_norm([p for p in model.parameters() if p.requires_grad]))
+            assert abs(found - expected) <= error * expected, (
+                f"the norm of gradients in {dtype} is {found:.6g}, in float64 it is {expected:.6g}"
+            )
 
     def test_optimizer_state_comes_back(self) -> None:
         """Gathered by parameter name and put into a new optimizer, it is the same state."""

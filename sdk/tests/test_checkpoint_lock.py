@@ -116,6 +116,7 @@ def test_what_changes_results_is_named(old: dict[str, Any], path: str, value: An
     ("path", "value"),
     [
         ("job/loggers", []), ("job/output_dir", "elsewhere"), ("job/train/save_every", 1), ("job/train/keep_last", 9),
+        ("job/data/prefetch", False),
         ("job/data/train/0/path", "moved.jsonl"), ("job/model/path", "/moved"), ("dists/numpy/version", "0"),
         ("dists/click/version", "0"),
     ],
@@ -127,7 +128,12 @@ def test_what_does_not_is_passed_over(old: dict[str, Any], path: str, value: Any
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("environment/world_size", 4), ("job/train/micro_batch_size", 2), ("sources/ptsdk", "0" * 64)],
+    [
+        ("environment/world_size", 4),
+        ("job/train/micro_batch_size", 2),
+        ("job/optimizer/implementation", "loop"),
+        ("sources/ptsdk", "0" * 64),
+    ],
 )
 def test_what_regroups_the_same_sums_is_told(old: dict[str, Any], path: str, value: Any) -> None:
     assert lock_differences(old, changed(old, path, value)) == []

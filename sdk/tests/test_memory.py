@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from ptsdk.builtin.tiny import Tiny
+from ptsdk.nn.batch import Batch
+from ptsdk.train import memory
 
 PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 FAULTS = """
@@ -25,3 +30,18 @@ def test_large_tensors_lie_on_huge_pages() -> None:
     """64 MiB are 16384 small pages."""
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, timeout=120, check=True)
     assert int(done.stdout) < 4000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the heap is glibc's")
+@pytest.mark.parametrize(("tokens", "grad", "given"), [(40_000, True, 1), (40_000, False, 0), (40, True, 0)])
+def test_holes_are_given_back_where_much_waits(
+    tokens: int, grad: bool, given: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[None] = []
+    monkeypatch.setattr(memory, "give_back_freed", lambda: called.append(None))
+    family = Tiny()
+    model = family.build(family.full_config(family.config or {}))
+    memory.give_back_holes(model)
+    with torch.set_grad_enabled(grad):
+        model(Batch.pack([[1]] * tokens))
+    assert len(called) == given

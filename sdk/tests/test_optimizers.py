@@ -9,6 +9,7 @@ from torch import nn
 from transformers import Trainer
 
 from ptsdk.builtin.optimizers import SGD, Adafactor, AdamW, Muon
+from ptsdk.errors import UserError
 
 ALL = [
     AdamW(lr=1e-2, weight_decay=0.1),
@@ -79,6 +80,27 @@ def test_as_unfused_torch_with_decay_on_matrices_alone(component, reference):
     train(model, component.build(dict(model.named_parameters())), range(5))
     train(other, reference(groups), range(5))
     assert_close(model, other)
+
+
+@pytest.mark.parametrize("implementation", ["auto", "fused", "foreach", "loop"])
+@pytest.mark.parametrize("kind", [AdamW, SGD])
+def test_every_implementation_takes_the_same_steps(kind, implementation):
+    model, other = net(), net()
+    optimizer = kind(lr=1e-2, weight_decay=0.1, implementation=implementation).build(dict(model.named_parameters()))
+    is_fused = implementation in ("auto", "fused")
+    flags = {(bool(group["fused"]), bool(group["foreach"])) for group in optimizer.param_groups}
+    assert flags == {(is_fused, implementation == "foreach")}
+    train(model, optimizer, range(5))
+    reference = kind(lr=1e-2, weight_decay=0.1, implementation="loop").build(dict(other.named_parameters()))
+    train(other, reference, range(5))
+    assert_close(model, other)
+
+
+def test_a_fused_kernel_that_does_not_exist_is_refused():
+    weights = dict(net().to("meta").named_parameters())
+    assert not AdamW().build(weights).param_groups[0]["fused"]
+    with pytest.raises(UserError, match="no fused kernel"):
+        AdamW(implementation="fused").build(weights)
 
 
 def test_decay_groups_are_those_of_transformers():

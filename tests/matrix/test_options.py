@@ -29,7 +29,7 @@ AXES: dict[str, list[dict[str, Any]]] = {
     ],
     "update": [{"optimizer_in_backward": False}, {"optimizer_in_backward": True}],
     "save": [{"async_save": False}, {"async_save": True}],
-    "data": [{"streaming": False}, {"streaming": True}],
+    "data": [{"streaming": False}, {"streaming": True}, {"prefetch": False}],
 }
 METHODS: dict[str, dict[str, Any]] = {
     "sft": {},

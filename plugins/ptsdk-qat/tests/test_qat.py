@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torchao.quantization import Int8DynamicActivationIntxWeightConfig, IntxWeightOnlyConfig, quantize_
 from torchao.quantization.granularity import PerAxis, PerGroup
@@ -71,7 +72,7 @@ def test_training_computes_what_torchao_quantised_will(scheme: SchemeName) -> No
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_conversion_keeps_what_was_trained(scheme: SchemeName) -> None:
-    quantizer = Qat(scheme=scheme, group_size=64)
+    quantizer = Qat(scheme=scheme, group_size=None if scheme == "int8" else 64)
     model = build(quantizer)
     before = logits(model)
     quantizer.convert(model)
@@ -103,7 +104,13 @@ def test_groups_that_do_not_fill_a_row_are_refused_by_name() -> None:
     with pytest.raises(UserError) as caught:
         build(Qat(group_size=48))
     assert "down_proj" in str(caught.value) and "48" in str(caught.value)
-    build(Qat(scheme="int8", group_size=48))  # a scale a row has no groups
+
+
+def test_a_scale_a_row_has_no_groups() -> None:
+    build(Qat(scheme="int8"))
+    with pytest.raises(ValidationError, match="one scale a row"):
+        Qat(scheme="int8", group_size=32)
+    assert Qat().groups == 32 and Qat(group_size=64).groups == 64
 
 
 def test_there_must_be_something_to_convert() -> None:

@@ -95,6 +95,14 @@ def test_state_is_small() -> None:
         assert sum(getattr(moment, name).nbytes for name in names) <= limit * model.matrix.numel()
 
 
+@pytest.mark.parametrize("component", [AdamW8bit, AdamW4bit])
+def test_rounding_at_random_is_refused_where_no_weight_would_be(component: type[LowBit]) -> None:
+    rounds = component(stochastic_rounding=True)
+    rounds.build(dict(Two(torch.bfloat16).named_parameters()))
+    with pytest.raises(UserError, match="no weight that trains is bfloat16"):
+        rounds.build(dict(Two(torch.float32).named_parameters()))
+
+
 def test_shards_in_bfloat16_step_as_their_rows_do() -> None:
     whole = torch.randn(64, 128, generator=torch.Generator().manual_seed(0)).bfloat16()
     rows = nn.Parameter(whole[:32].clone())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from ptsdk.contracts.quantizer import Quantizer
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torchao.core.config import AOBaseConfig
 
 SchemeName = Literal["int8-int4", "int4", "int8"]
+
+GROUP_SIZE = 32
+"""Where a job does not say."""
 
 
 class Qat(Quantizer):
@@ -31,7 +34,20 @@ class Qat(Quantizer):
         "int8-int4",
         description="int8-int4: weights int4 a group, inputs int8 a token; int4: weights alone; int8: weights a row",
     )
-    group_size: int = Field(32, ge=2, description="int4 weights of a row that share a scale")
+    group_size: int | None = Field(
+        None, ge=2, description=f"int4 weights of a row that share a scale; null: {GROUP_SIZE}; int8 has one a row"
+    )
+
+    @model_validator(mode="after")
+    def _rows_have_no_groups(self) -> Self:
+        if self.scheme == "int8" and self.group_size is not None:
+            raise ValueError("scheme int8 has one scale a row: leave group_size out, or choose int4 or int8-int4")
+        return self
+
+    @property
+    def groups(self) -> int:
+        """The int4 weights of a row that share a scale."""
+        return self.group_size or GROUP_SIZE
 
     @property
     def base_config(self) -> AOBaseConfig:
@@ -42,7 +58,7 @@ class Qat(Quantizer):
         if self.scheme == "int8":
             return IntxWeightOnlyConfig(torch.int8, PerAxis(0))
         kind = IntxWeightOnlyConfig if self.scheme == "int4" else Int8DynamicActivationIntxWeightConfig
-        return kind(torch.int4, PerGroup(self.group_size))  # type: ignore[attr-defined]
+        return kind(torch.int4, PerGroup(self.groups))  # type: ignore[attr-defined]
 
     def prepare(self, model: CausalLM) -> None:
         """Swap the linear layers of the blocks for torchao's fake-quantised ones, which keep the
@@ -80,12 +96,12 @@ class Qat(Quantizer):
             return
         problems = [
             Problem(
-                f"{', '.join(leaves)}: {width} inputs are no multiple of group_size {self.group_size}",
+                f"{', '.join(leaves)}: {width} inputs are no multiple of group_size {self.groups}",
                 "choose a group_size that divides every layer's inputs",
                 path="quantizer.group_size",
             )
             for width, leaves in layers_by_inputs(layers).items()
-            if width % self.group_size
+            if width % self.groups
         ]
         if problems:
             raise UserError(*problems)

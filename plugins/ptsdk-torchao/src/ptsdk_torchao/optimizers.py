@@ -27,7 +27,11 @@ class LowBit(Optimizer):
     weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices")
     stochastic_rounding: bool = Field(False, description="round updates of bfloat16 weights at random, without bias")
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Any]:
+        if self.stochastic_rounding and not any(p.dtype == torch.bfloat16 for p in parameters.values()):
+            message = "updates of bfloat16 weights alone are rounded at random, and no weight that trains is bfloat16"
+            hint = "leave it out, or set model.dtype to bfloat16"
+            raise UserError(Problem(message, hint, path="optimizer.stochastic_rounding"))
         return {
             "lr": self.lr,
             "betas": self.betas,
@@ -40,13 +44,14 @@ class AdamW8bit(LowBit):
     """State in 8 bits, dynamic code, a scale for each 256 (arXiv:2110.02861)."""
 
     def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-        """torchao's."""
+        """torchao's; a UserError where an option would do nothing."""
         from torchao.optim import AdamW8bit as Torchao
 
         class OnShards(Float32OnShards, Torchao):  # type: ignore[misc]
             pass
 
-        optimizer: torch.optim.Optimizer = OnShards(decay_groups(parameters, self.weight_decay), **self._options())
+        groups = decay_groups(parameters, self.weight_decay)
+        optimizer: torch.optim.Optimizer = OnShards(groups, **self._options(parameters))
         return optimizer
 
 
@@ -58,7 +63,8 @@ class AdamW4bit(LowBit):
         from torchao.optim import AdamW4bit as Torchao
 
         refuse_small_shards(parameters)
-        optimizer: torch.optim.Optimizer = Torchao(decay_groups(parameters, self.weight_decay), **self._options())
+        groups = decay_groups(parameters, self.weight_decay)
+        optimizer: torch.optim.Optimizer = Torchao(groups, **self._options(parameters))
         return optimizer
 
 

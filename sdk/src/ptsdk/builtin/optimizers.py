@@ -9,13 +9,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import nn
 
 from ptsdk.contracts.optimizer import Optimizer
+from ptsdk.errors import Problem, UserError
 from ptsdk.nn.sharded import is_sharded
 from ptsdk.train.composite import Composite
 
@@ -30,6 +31,21 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 Betas = tuple[Decay, Decay]
 Groups = list[dict[str, Any]]
 
+Implementation = Annotated[
+    Literal["auto", "fused", "foreach", "loop"],
+    Field(
+        description="fused: one kernel; foreach: one call an operation for all weights; loop: one for each weight; "
+        "auto: fused, or where torch has no such kernel what it would take"
+    ),
+]
+
+
+class Kernels(TypedDict, total=False):
+    """torch's arguments for an implementation."""
+
+    fused: bool
+    foreach: bool
+
 
 Stepping = TypeVar("Stepping", bound=torch.optim.Optimizer)
 
@@ -42,7 +58,7 @@ def without_compiler(kind: type[Stepping]) -> type[Stepping]:
     return type(kind.__name__, (kind,), {**plain, "step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
-FusedAdamW, FusedSGD = without_compiler(torch.optim.AdamW), without_compiler(torch.optim.SGD)
+PlainAdamW, PlainSGD = without_compiler(torch.optim.AdamW), without_compiler(torch.optim.SGD)
 
 
 class AdamW(Optimizer):
@@ -51,11 +67,13 @@ class AdamW(Optimizer):
     betas: Betas = Field((0.9, 0.999), description="decay of the means of gradients and of their squares")
     eps: float = Field(1e-8, gt=0, description="added to the denominator")
     weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices")
+    implementation: Implementation = "auto"
 
     def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.AdamW:
-        """Fused where the device has it."""
+        """Raises a UserError where the implementation is not to be had."""
         groups = decay_groups(parameters, self.weight_decay)
-        return FusedAdamW(groups, self.lr, self.betas, self.eps, fused=can_fuse(parameters))
+        how = implemented(self.implementation, can_fuse(parameters))
+        return PlainAdamW(groups, self.lr, self.betas, self.eps, **how)
 
 
 class SGD(Optimizer):
@@ -64,6 +82,7 @@ class SGD(Optimizer):
     momentum: float = Field(0.0, ge=0, description="momentum")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty on matrices")
     nesterov: bool = Field(False, description="Nesterov momentum; needs momentum")
+    implementation: Implementation = "auto"
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:
@@ -72,10 +91,11 @@ class SGD(Optimizer):
         return self
 
     def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.SGD:
-        """Fused where the device has it; torch has no fused kernel for shards."""
+        """torch has no fused kernel for shards. Raises a UserError where the implementation is not to be had."""
         groups = decay_groups(parameters, self.weight_decay)
-        fused = can_fuse(parameters) and not any(map(is_sharded, parameters.values()))
-        return FusedSGD(groups, self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused)
+        sharded = any(map(is_sharded, parameters.values()))
+        how = implemented(self.implementation, can_fuse(parameters) and not sharded)
+        return PlainSGD(groups, self.lr, momentum=self.momentum, nesterov=self.nesterov, **how)
 
 
 class Adafactor(Optimizer):
@@ -141,6 +161,23 @@ def decay_groups(parameters: Mapping[str, nn.Parameter], weight_decay: float) ->
     others = [p for p in parameters.values() if p.ndim < 2]
     groups: Groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def implemented(wish: Implementation, fusable: bool) -> Kernels:
+    """torch's arguments for an implementation.
+
+    Args:
+        fusable: whether torch has a fused kernel for the weights.
+
+    Raises:
+        UserError: it has none, and one is wished for.
+    """
+    if wish == "auto":
+        return {"fused": fusable}
+    if wish == "fused" and not fusable:
+        message = "torch has no fused kernel for these weights: for their device, or for shards of them"
+        raise UserError(Problem(message, "leave it out", path="optimizer.implementation"))
+    return {"fused": wish == "fused", "foreach": wish == "foreach"}
 
 
 def can_fuse(parameters: Mapping[str, nn.Parameter]) -> bool:

@@ -37,13 +37,14 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 FREE = re.compile(
-    r"job\.(output_dir|loggers|callbacks\.\d+\.timeout|strategy\.timeout|"
+    r"job\.(output_dir|loggers|data\.prefetch|callbacks\.\d+\.timeout|strategy\.timeout|"
     r"train\.(save_every|async_save|keep_last|on_save_error|on_nonfinite|max_skipped))(\.|$)"
 )
 REGROUPED = re.compile(
-    r"environment\.|sources\.|data\.validation|job\.(strategy|model\.attention|data\.validation|train\.(validate_every|validate_at_start|micro_batch_size|"
-    r"micro_batch_tokens|"
-    r"compile|activation_checkpointing(_every)?|activation_offloading|optimizer_in_backward))(\.|$)"
+    r"environment\.|sources\.|data\.validation|job\.(strategy|model\.attention|data\.validation|"
+    r"optimizer\.implementation|"
+    r"train\.(validate_every|validate_at_start|micro_batch_size|micro_batch_tokens|compile|"
+    r"activation_checkpointing(_every)?|activation_offloading|optimizer_in_backward))(\.|$)"
 )
 LENGTH = re.compile(r"(total_steps|job\.train\.(steps|epochs))$")
 OF_ONE_PROCESS = re.compile(r"environment\.|job\.(output_dir|loggers)(\.|$)")

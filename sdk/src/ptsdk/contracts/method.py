@@ -58,13 +58,14 @@ class Method(Component):
     @abstractmethod
     def collate(self, run: Run, examples: Sequence[Example]) -> Batch:
         """The micro-batch of some examples: a pure function of them. The default ``batches`` calls it in a thread,
-        while the step before is taken."""
+        while the step before is taken (``data.prefetch``)."""
 
     def batches(self, run: Run) -> Iterator[list[Batch]]:
         """Optimizer steps from ``run.progress.step`` on, each a list of this process's
         micro-batches. The default reads the training data in its order, a step ahead; a policy method
         generates, scores, and yields each rollout as often as it learns from it."""
-        for cursor, micro_batches in ahead(self._collated(run, replace(run.progress))):
+        steps = self._collated(run, replace(run.progress))
+        for cursor, micro_batches in ahead(steps) if run.job.data.prefetch else steps:
             run.progress.epoch, run.progress.offset = cursor
             yield micro_batches
 

@@ -64,6 +64,10 @@ class DataSection(Section):
         False,
         description="make training rows, of JSONL files, into examples when a step reads them: data may exceed memory",
     )
+    prefetch: bool = Field(
+        True,
+        description="make the batches of a step while the one before is taken; methods that generate have none to make",
+    )
     shuffle: bool = Field(True, description="another order each epoch, decided by `train.seed`")
     on_long_row: Literal["truncate", "drop", "error"] = Field(
         "truncate", description="what becomes of a row of more than `max_length` tokens"

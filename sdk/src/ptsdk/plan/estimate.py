@@ -151,7 +151,7 @@ class Planner:
     @contextmanager
     def _set_up(self, overrides: tuple[str, ...], size: int) -> Iterator[tuple[Job, Setting]]:
         job = self.changed(*overrides) if overrides else self.job
-        with pretended(size):
+        with job.placing(), pretended(size):
             world = job.strategy.setup()
             refuse_offloading(job, world.device)
             policy = open_model(job.model, job, self.registry, weights=False)

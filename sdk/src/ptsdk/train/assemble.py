@@ -29,7 +29,7 @@ from ptsdk.train.agreement import refuse_disagreement
 from ptsdk.train.compiling import compile_blocks, compile_loss, compile_step, refuse_compiling
 from ptsdk.train.frozen import Opened, build_frozen, give_attention, open_frozen, open_model
 from ptsdk.train.in_backward import one_each
-from ptsdk.train.memory import checkpoint_activations, give_back_freed
+from ptsdk.train.memory import checkpoint_activations, give_back_freed, give_back_holes
 from ptsdk.train.reading import open_stream, read_data
 
 
@@ -127,6 +127,7 @@ def build_policy(job: Job, policy: Opened, world: World) -> CausalLM:
     checkpoint_activations(model, job.train.activation_checkpointing, job.train.activation_checkpointing_every)
     if job.train.compile.model:
         compile_blocks(model)
+    give_back_holes(model)
     return model
 
 

@@ -48,6 +48,7 @@ def test_a_sound_job(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert document["errors"] == []
     assert document["resolved"]["optimizer"] == {
         "use": "ptsdk/adamw", "lr": 1e-5, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0,
+        "implementation": "auto",
     }  # fmt: skip
     assert document["resolved"]["train"]["keep_last"] == 2
 

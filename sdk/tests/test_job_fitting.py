@@ -98,6 +98,15 @@ def test_a_refusal_has_its_place_and_both_names(tmp_path: Path, registry: Regist
     load_job(file, ["model.config.hidden_size=16"], registry)
 
 
+def test_more_blocks_than_the_model_has(tmp_path: Path, registry: Registry) -> None:
+    train = {"activation_checkpointing": "full", "activation_checkpointing_every": 3}
+    with pytest.raises(UserError) as caught:
+        make_job(values(tmp_path, train=train), registry, tmp_path)
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.hint) == ("train.activation_checkpointing_every", "choose a number up to 2")
+    make_job(values(tmp_path, train={**train, "activation_checkpointing_every": 2}), registry, tmp_path)
+
+
 def test_all_of_them_are_told(tmp_path: Path, registry: Registry) -> None:
     """A quantizer that gave up half-way does not spoil the model for the adapter."""
     parts = {"method": Alone(), "quantizer": Halves(), "adapter": Watchful()}

@@ -80,7 +80,7 @@ def test_fewer_blocks_that_recompute_hold_more(job: Path, capsys: pytest.Capture
     none = planned(capsys, job, "--length", 500, deep)["bytes"]["total"]
     assert peaks[0] < peaks[1] < peaks[2] < none
     code, _, err = plan(capsys, job, full, few[2])
-    assert code == 2 and "of every 3 blocks one is to recompute, but the model has 2" in err
+    assert code == 2 and "of every 3 blocks the first is to recompute, but the model has 2" in err
 
 
 def test_a_length_takes_the_place_of_the_data(job: Path, capsys: pytest.CaptureFixture[str]) -> None:

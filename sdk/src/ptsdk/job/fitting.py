@@ -30,6 +30,7 @@ def misfits(job: Job, config: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _refused(job, ("method", "loss"), lambda: job.method.frozen_models(job))
     model = _model(job, config)
     yield from _attention(job, model)
+    yield from _blocks(job, model)
     if job.quantizer:
         prepare = job.quantizer.prepare
         refused = [*_refused(job, ("quantizer", "model"), lambda: prepare(model))]
@@ -57,6 +58,14 @@ def _attention(job: Job, model: CausalLM) -> Iterator[Fault]:
         choose(job.model.attention, device, resolve_dtype(job.model.dtype, device), model.head_dim)
     except Unavailable as error:
         yield Fault(("model", "attention"), str(error), "leave it out: the best that can run here is chosen")
+
+
+def _blocks(job: Job, model: CausalLM) -> Iterator[Fault]:
+    """A model of fewer blocks than one of so many is to recompute of."""
+    every, blocks = job.train.activation_checkpointing_every, len(model.layers)
+    if every > blocks:
+        message = f"of every {every} blocks the first is to recompute, but the model has {blocks}"
+        yield Fault(("train", "activation_checkpointing_every"), message, f"choose a number up to {blocks}")
 
 
 def _model(job: Job, config: Mapping[str, Any]) -> CausalLM:

@@ -63,7 +63,9 @@ def parse_size(text: str) -> int:
     """
     match = SIZE.fullmatch(text)
     if not match:
-        raise UserError(Problem(f"{text!r} is not a size", "write 24GB, 22.5GiB or a number of bytes", path="--fit"))
+        raise UserError(
+            Problem(f"{text!r} is not a size", "write 24GB, 22.5GiB or, in bytes, 24000000000", path="--fit")
+        )
     base, power = (1024 if match[3] else 1000), ("KMGT".index(match[2].upper()) + 1 if match[2] else 0)
     return int(float(match[1]) * base**power)
 

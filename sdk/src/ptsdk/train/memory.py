@@ -20,7 +20,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from ptsdk.errors import Problem, RunError, UserError
+from ptsdk.errors import RunError
 from ptsdk.job.job import Job
 from ptsdk.nn.causal_lm import CausalLM
 
@@ -44,15 +44,8 @@ def checkpoint_activations(model: CausalLM, mode: str, every: int = 1) -> None:
     Args:
         model: its blocks are changed in place; parameter names stay.
         mode: ``none``; ``full`` keeps a block's input alone; ``selective`` also what costs much to make for its size.
-        every: of so many blocks the first recomputes.
-
-    Raises:
-        UserError: the model has fewer.
+        every: of so many blocks, which the model has, the first recomputes.
     """
-    if every > len(model.layers):
-        message = f"of every {every} blocks one is to recompute, but the model has {len(model.layers)}"
-        hint = f"choose a number up to {len(model.layers)}"
-        raise UserError(Problem(message, hint, path="train.activation_checkpointing_every"))
     if mode == "none":
         return
     for block in model.layers[::every]:

@@ -32,7 +32,6 @@ def test_large_tensors_lie_on_huge_pages() -> None:
     assert int(done.stdout) < 4000
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the heap is glibc's")
 @pytest.mark.parametrize(("tokens", "grad", "given"), [(40_000, True, 1), (40_000, False, 0), (40, True, 0)])
 def test_holes_are_given_back_where_much_waits(
     tokens: int, grad: bool, given: int, monkeypatch: pytest.MonkeyPatch

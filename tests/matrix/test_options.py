@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import WriteJob
+from ptsdk.job import load_job
+from ptsdk.plugins import scan
+from ptsdk.registry import Registry
+from ptsdk.train.launch import run_job
+from tests.conftest import WriteJob, metrics
 from tests.matrix.test_invariance import assert_same, trained
 
 Values = dict[str, dict[str, Any]]
@@ -87,6 +91,23 @@ def test_options_together_train_the_same(
             assert_same(trained(job_with(job, values), write_job, f"run-{number}"), expected, rel=2e-6)
         except AssertionError as error:
             raise AssertionError(f"{values}: {error}") from error
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_a_resume_with_other_kernels(kind: str, job: dict[str, Any], write_job: WriteJob) -> None:
+    """State of one implementation goes on in another, and the job's is the one that runs."""
+    job["train"] = {"steps": 4, "batch_size": 8, "seed": 3, "save_every": 2}
+    whole = trained({**job, "optimizer": {"use": kind, "lr": 0.01, "implementation": "loop"}}, write_job, "whole")
+    registry = Registry(scan())
+    for steps, implementation in ((2, "fused"), (4, "foreach")):
+        job["train"]["steps"] = steps
+        job["optimizer"] = {"use": kind, "lr": 0.01, "implementation": implementation}
+        job["data"]["prefetch"] = steps == 2
+        job["output_dir"] = str(Path(job["output_dir"]).parent / "parts")
+        result = run_job(load_job(write_job(job, f"{steps}.yaml"), (), registry), registry, resume=steps == 4)
+    assert [row["loss"] for row in metrics(result.output_dir)] == pytest.approx(
+        [row["loss"] for row in whole[0]], rel=2e-6
+    )
 
 
 def test_the_norm_has_its_digits_in_bfloat16(job: dict[str, Any], write_job: WriteJob) -> None:

@@ -95,7 +95,7 @@ def test_options_together_train_the_same(
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
 def test_a_resume_with_other_kernels(kind: str, job: dict[str, Any], write_job: WriteJob) -> None:
-    """State of one implementation goes on in another, and the job's is the one that runs."""
+    """The state of one implementation goes on in another, prefetched or not."""
     job["train"] = {"steps": 4, "batch_size": 8, "seed": 3, "save_every": 2}
     whole = trained({**job, "optimizer": {"use": kind, "lr": 0.01, "implementation": "loop"}}, write_job, "whole")
     registry = Registry(scan())

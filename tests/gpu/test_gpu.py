@@ -1,4 +1,4 @@
-"""What runs on a GPU alone: its attention kernels, and each option there beside the plain run there and on a CPU.
+"""What runs on a GPU alone: its attention kernels, and options and methods beside the plain run there and on a CPU.
 
 `python -m pytest tests/gpu` on a machine with CUDA. Elsewhere these are left out: the same options are held to the
 plain path on a CPU by ``tests/matrix``.
@@ -6,6 +6,8 @@ plain path on a CPU by ``tests/matrix``.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from ptsdk.nn.attention.choice import choose
 from ptsdk.nn.attention.cpu import documents_attention
 from ptsdk.nn.attention.documents import Documents
 from tests.conftest import WriteJob
+from tests.matrix.test_grpo_processes import REWARD
 from tests.matrix.test_invariance import assert_same, trained
+from tests.matrix.test_options import METHODS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -40,6 +44,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "compiled-loss": {"compile": {"loss": True}},
     "compiled-and-recomputed": {"compile": True, "activation_checkpointing": "selective"},
 }
+CPU = {"use": "single", "device": "cpu"}
+GRPO: dict[str, Any] = {
+    "data": {"train": {"use": "prompts", "path": "prompts.jsonl"}, "max_length": 96},
+    "method": {"use": "grpo", "group_size": 4, "max_new_tokens": 8, "rewards": ["./reward.py:Picky"]},
+}
+MethodJob = Callable[[str], dict[str, Any]]
 
 
 def attention_inputs(dtype: torch.dtype) -> list[Tensor]:
@@ -143,3 +153,47 @@ def test_the_same_run_twice_is_the_same(llama_job: dict[str, Any], write_job: Wr
     first, second = (trained(llama_job, write_job, name) for name in ("first", "second"))
     assert [step["loss"] for step in first[0]] == [step["loss"] for step in second[0]]
     assert all(torch.equal(first[1][name], second[1][name]) for name in first[1])
+
+
+@pytest.fixture
+def method_job(llama_job: dict[str, Any], write_job: WriteJob, pairs_file: Path, tmp_path: Path) -> MethodJob:
+    """The job of a method, with what it reads beside it."""
+
+    def changed(method: str) -> dict[str, Any]:
+        if method == "kd":
+            trained({**llama_job, "strategy": CPU}, write_job, "first")
+            (tmp_path / "first" / "final").rename(tmp_path / "teacher")
+        if method == "grpo":
+            (tmp_path / "reward.py").write_text(REWARD)
+            rows = [{"prompt": f"{'why ' * (1 + i % 3)}{i}? ", "number": i} for i in range(8)]
+            (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return llama_job | (GRPO if method == "grpo" else METHODS[method])
+
+    return changed
+
+
+@pytest.mark.parametrize("method", ["dpo", "kd"])
+def test_a_method_trains_what_it_does_on_a_cpu(method: str, method_job: MethodJob, write_job: WriteJob) -> None:
+    job = method_job(method)
+    cpu = trained({**job, "strategy": CPU}, write_job, "cpu")
+    assert_same(trained(job, write_job, "gpu"), cpu, rel=1e-5)
+
+
+def test_grpo_samples_the_same_where_it_recomputes(method_job: MethodJob, write_job: WriteJob) -> None:
+    """A GPU draws other tokens than a CPU, so this is beside the plain run there."""
+    job = method_job("grpo")
+    plain = trained(job, write_job, "plain")
+    recomputing = {**job["train"], "activation_checkpointing": "full", "micro_batch_size": 4}
+    found = trained({**job, "train": recomputing}, write_job, "recomputing")
+    assert [step["reward/mean"] for step in found[0]] == [step["reward/mean"] for step in plain[0]]
+    for name, weight in plain[1].items():
+        torch.testing.assert_close(found[1][name], weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["dpo", "kd", "grpo"])
+def test_a_method_starts_alike_in_bfloat16(method: str, method_job: MethodJob, write_job: WriteJob) -> None:
+    """The first step is of the same weights, but for their rounding."""
+    job = method_job(method)
+    exact = trained(job, write_job, "float32")
+    rounded = trained({**job, "model": {**job["model"], "dtype": "bfloat16"}}, write_job, "bfloat16")
+    assert rounded[0][0]["loss"] == pytest.approx(exact[0][0]["loss"], rel=2e-2, abs=2e-2)

@@ -177,7 +177,7 @@ def test_sigkill_at_any_moment_loses_no_checkpoint(tmp_path: Path) -> None:
         newest = contents.step
         assert contents.state == {"step": newest}
         assert bool((contents.model["w"] == newest).all()) and bool((contents.model["v"] == newest + 1).all())
-        assert bool((contents.optimizer_state["state"]["w"]["m"] == 2 * newest).all())
+        assert bool((contents.optimizer_state()["state"]["w"]["m"] == 2 * newest).all())
     with run.claim(resume=True):
         assert list(run.path.rglob("*.partial")) == []
 

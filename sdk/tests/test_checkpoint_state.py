@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.testing._internal.two_tensor import TwoTensor
 
 from ptsdk.checkpoint.files import WriteError, verify_manifest
 from ptsdk.checkpoint.run_dir import RunDir
@@ -46,7 +47,7 @@ def test_a_resumed_run_is_bit_exact(tmp_path: Path) -> None:
     again = torch.nn.Linear(6, 3)
     again.load_state_dict(dict(contents.model))
     resumed = torch.optim.AdamW(again.parameters(), lr=0.1)
-    resumed.load_state_dict(contents.optimizer_state)
+    resumed.load_state_dict(contents.optimizer_state())
     assert restore_rng(contents.state["rng"]) == []
     for _ in range(4):
         step(again, resumed)
@@ -86,7 +87,7 @@ def test_what_is_written_later_is_what_was_there(tmp_path: Path) -> None:
     assert apart.model["own"] is gathered and apart.model["tied"] is apart.model["w"]
     contents = load_checkpoint(apart.write(RunDir(tmp_path)))
     assert contents.model is not None and not any(tensor.any() for tensor in contents.model.values())
-    assert not contents.optimizer_state["m"].any() and not contents.state["method"]["rows"][0].any()
+    assert not contents.optimizer_state()["m"].any() and not contents.state["method"]["rows"][0].any()
     assert contents.state["method"]["seen"] == [1]
 
 
@@ -115,6 +116,20 @@ def test_weights_are_plain_safetensors_and_the_lock_travels_along(tmp_path: Path
     assert torch.equal(load_file(path / "model.safetensors")["w"], torch.arange(3))
     assert load_checkpoint(path).lock == {"format": 1}
     assert not [p for p in path.rglob("*") if p.suffix in (".pt", ".bin", ".pkl")]
+
+
+def test_what_it_was_made_by_is_known_where_its_optimizer_cannot_be_made(tmp_path: Path) -> None:
+    """A job with another optimizer is told that it has another; its process may not know the tensors of the old."""
+    (tmp_path / "lock.json").write_text('{"format": 1}')
+    state = {"m": TwoTensor(torch.zeros(2), torch.ones(2))}
+    path = draft_checkpoint(1, {"w": torch.zeros(1)}, state, {}).write(RunDir(tmp_path))
+    text = (path / "state.json").read_text()
+    assert "TwoTensor" in text
+    (path / "state.json").write_text(text.replace("TwoTensor", "Unheard"))
+    contents = load_checkpoint(path)
+    assert contents.lock == {"format": 1}
+    with pytest.raises(UserError, match="which nothing in this job defines"):
+        contents.optimizer_state()
 
 
 def test_saving_the_same_step_again_replaces_it(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import random
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class CheckpointContents:
         step: optimizer steps taken.
         model: every trained weight by name, None where ``adapter`` holds what was trained.
         adapter: the folder that ``Adapter.save`` wrote, for ``Adapter.load``.
-        optimizer_state: as given to ``draft_checkpoint``.
+        optimizer_state: makes it, as given to ``draft_checkpoint``; UserError where this job lacks a class of it.
         state: as given to ``draft_checkpoint``.
         lock: the run's lock.json when it was saved, None where there was none.
     """
@@ -48,7 +49,7 @@ class CheckpointContents:
     step: int
     model: Mapping[str, Tensor] | None
     adapter: Path | None
-    optimizer_state: dict[str, Any]
+    optimizer_state: Callable[[], dict[str, Any]]
     state: dict[str, Any]
     lock: dict[str, Any] | None
 
@@ -134,7 +135,9 @@ def load_checkpoint(path: Path) -> CheckpointContents:
                 hint="resume with the version of ptsdk that its lock.json names",
             )
         tensors = TensorFiles.of(path / OPTIMIZER)
-        optimizer, state = (unflatten_state(tensors, tree[part]) for part in ("optimizer", "state"))
+        # Made when the locks have been compared: a job with another optimizer is told that, not what it cannot make.
+        optimizer = partial(unflatten_state, tensors, tree["optimizer"])
+        state = unflatten_state(tensors, tree["state"])
         lock = json.loads((path / LOCK).read_text(encoding="utf-8")) if (path / LOCK).is_file() else None
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"checkpoint {path} cannot be read: {error!r}") from error

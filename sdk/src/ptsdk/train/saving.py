@@ -137,7 +137,7 @@ def restore(run: Run, events: RunEventBus, contents: CheckpointContents) -> list
     tensors = contents.model if contents.adapter is None else run.job.adapter.load(contents.adapter, run.model)
     assert tensors is not None
     run.strategy.load(run.model, tensors, run.world, next(run.model.parameters()).dtype)
-    run.strategy.load_optimizer(run.model, run.optimizer, contents.optimizer_state)
+    run.strategy.load_optimizer(run.model, run.optimizer, contents.optimizer_state())
     state = contents.state
     run.progress = Progress(**state["progress"])
     run.job.method.restore(run, state["method"])

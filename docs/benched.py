@@ -23,7 +23,10 @@ recipes of torchtune. `make bench` makes `.venv-peers` and `.venv-torchtune`, ru
 * Tokens are those that are no padding. Memory is the peak that was resident (`ru_maxrss`), loading and libraries
   included; on a GPU the peak that torch had allocated there.
 * *roofline*: the operations that the step cannot do without (`tests/benchmarks/flops.py`) a second, over the best
-  rate of a `linear` in the same dtype, measured between the rounds.
+  rate of a `linear` in the same dtype, measured between the rounds; *of the products alone*: what a step would reach
+  that was its matrix products and nothing else, each timed by itself on the same layouts
+  (`tests/benchmarks/contestants/products.py`). On a shared machine that rate changes from minute to minute; where the
+  rounds differed, the slowest is told too.
 * TRL packs without padding; torchtune's packs are padded to their length.
 """
 UNITS = {"_bytes": "MiB", "_seconds": "s", "_per_second": "a second"}
@@ -83,14 +86,17 @@ def _shown(key: str, value: float) -> str:
         return f"{value / 2**20:,.0f}"
     if key.endswith("_per_second"):
         return f"{value:,.0f}"
-    if key in ("roofline", "efficiency"):
-        return f"{value:.1%}" if key == "roofline" else f"{value:.2%}"
+    if key.startswith("roofline"):
+        return f"{value:.1%}"
+    if key == "efficiency":
+        return f"{value:.2%}"
     return f"{value:.4g}"
 
 
 def _provenance(row: dict[str, Any]) -> str:
     machine = row["machine"]
     contestants = {name: c["versions"] for name, c in row["contestants"].items() if "versions" in c}
+    slowest = f" ({row['slowest_linear'] / 1e9:.0f} in the slowest round)" if "slowest_linear" in row else ""
     listed = "; ".join(
         f"{name}: {', '.join(f'{package} {version}' for package, version in versions.items())}"
         for name, versions in contestants.items()
@@ -98,7 +104,7 @@ def _provenance(row: dict[str, Any]) -> str:
     return (
         f"{row['date']}, {row['rounds']} rounds; {_device(machine)}, {machine['cores']} cores, "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, Python {machine['python']}; {listed}; best "
-        f"`linear` {row['linear_flops_per_second'] / 1e9:.0f} GFLOP/s."
+        f"`linear` {row['linear_flops_per_second'] / 1e9:.0f} GFLOP/s{slowest}."
     )
 
 

@@ -77,7 +77,7 @@ def bench(row: Row, rounds: int, work: Path = WORK) -> dict[str, Any]:
     result = row.result(folder, outputs, checked, max(rates))
     if row.profiled and not all(hold["reached"] for hold in result["holds"]):
         result["profile"] = run(PROFILE, folder)["operations"]
-    return {"date": date.today().isoformat(), "rounds": rounds, **result}
+    return {"date": date.today().isoformat(), "rounds": rounds, "slowest_linear": min(rates), **result}
 
 
 def machine() -> dict[str, Any]:

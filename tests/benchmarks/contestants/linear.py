@@ -28,5 +28,11 @@ def rate(rows: int, width: int, out: int) -> float:
     return 2 * rows * width * out / best
 
 
-with torch.no_grad():
-    told(flops_per_second=max(rate(*shape) for shape in (GPU_SHAPES if GPU else SHAPES)))
+def best_rate() -> float:
+    """Floating-point operations a second."""
+    with torch.no_grad():
+        return max(rate(*shape) for shape in (GPU_SHAPES if GPU else SHAPES))
+
+
+if __name__ == "__main__":
+    told(flops_per_second=best_rate())

@@ -59,6 +59,7 @@ ROWS = (
         (faster(1.3), leaner(0.6), roofline(0.75)),
         full,
         training_metrics,
+        checks=(Contestant("products"),),
         profiled=True,
     ),
     Row(
@@ -69,6 +70,7 @@ ROWS = (
         lora,
         training_metrics,
         absent={"torchtune": NO_GEMMA_3},
+        checks=(Contestant("products"),),
         profiled=True,
     ),
     Row(

@@ -15,6 +15,7 @@ from ptsdk.nn.linear_loss import linear_cross_entropy
 from ptsdk_llama.model import Llama
 from ptsdk_lora.adapter import Lora
 from tests.benchmarks import bench, flops
+from tests.benchmarks.contestants.products import Products, operations, seconds
 from tests.benchmarks.row import OURS, Contestant, Hold, Row, faster, leaner, over_best, training_metrics
 from tests.benchmarks.rows import ROWS
 from tests.benchmarks.training import LORA, write_items, write_job
@@ -111,6 +112,18 @@ def test_operations_are_those_that_torch_counts(rank: int) -> None:
 def first_inputs(tokens: int, rank: int) -> int:
     """What the first layer's q, k and v would send to the embedding, which is frozen."""
     return 2 * tokens * sum(a * b + rank * a for a, b in flops.projections(SHAPE)[:3])
+
+
+def test_products_are_counted_as_torch_counts_them() -> None:
+    """Each way a job multiplies, forward and backward: their sum is what torch's own counter says."""
+    x, weight, bias = (torch.randn(shape, requires_grad=True) for shape in ((6, 5), (7, 5), (7,)))
+    with FlopCounterMode(display=False) as expected, Products() as products:
+        mixed = torch.nn.functional.linear(x, weight, bias) + torch.nn.functional.linear(x, weight)
+        torch.bmm(mixed[None], mixed.T[None]).sum().backward()  # type: ignore[no-untyped-call]
+    found = sum(count * operations(layouts) for (_, layouts), count in products.counts.items())
+    assert found == expected.get_total_flops() > 0
+    with torch.no_grad():
+        assert all(seconds(*product) > 0 for product in products.counts)
 
 
 def test_attention_sees_the_past_inside_its_window() -> None:

@@ -6,7 +6,6 @@ plain path on a CPU by ``tests/matrix``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ptsdk.nn.attention.choice import choose
 from ptsdk.nn.attention.cpu import documents_attention
 from ptsdk.nn.attention.documents import Documents
 from tests.conftest import WriteJob
-from tests.matrix.test_grpo_processes import REWARD
+from tests.matrix.test_grpo_processes import sampled
 from tests.matrix.test_invariance import assert_same, trained
 from tests.matrix.test_options import METHODS
 
@@ -45,10 +44,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "compiled-and-recomputed": {"compile": True, "activation_checkpointing": "selective"},
 }
 CPU = {"use": "single", "device": "cpu"}
-GRPO: dict[str, Any] = {
-    "data": {"train": {"use": "prompts", "path": "prompts.jsonl"}, "max_length": 96},
-    "method": {"use": "grpo", "group_size": 4, "max_new_tokens": 8, "rewards": ["./reward.py:Picky"]},
-}
 MethodJob = Callable[[str], dict[str, Any]]
 
 
@@ -163,11 +158,7 @@ def method_job(llama_job: dict[str, Any], write_job: WriteJob, pairs_file: Path,
         if method == "kd":
             trained({**llama_job, "strategy": CPU}, write_job, "first")
             (tmp_path / "first" / "final").rename(tmp_path / "teacher")
-        if method == "grpo":
-            (tmp_path / "reward.py").write_text(REWARD)
-            rows = [{"prompt": f"{'why ' * (1 + i % 3)}{i}? ", "number": i} for i in range(8)]
-            (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return llama_job | (GRPO if method == "grpo" else METHODS[method])
+        return llama_job | (sampled(tmp_path) if method == "grpo" else METHODS[method])
 
     return changed
 

@@ -25,18 +25,23 @@ class Picky:
 """
 
 
+def sampled(folder: Path) -> dict[str, Any]:
+    """What a job needs to sample and reward, with its files written into ``folder``."""
+    (folder / "reward.py").write_text(REWARD)
+    rows = [{"prompt": f"{'why ' * (1 + i % 3)}{i}? ", "number": i} for i in range(8)]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "data": {"train": {"use": "prompts", "path": "prompts.jsonl"}, "max_length": 96},
+        "method": {"use": "grpo", "group_size": 4, "max_new_tokens": 8, "epochs": 2, "rewards": ["./reward.py:Picky"]},
+    }
+
+
 @pytest.fixture
 def grpo(job: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """Three groups of four a step: two processes share the second one."""
-    (tmp_path / "reward.py").write_text(REWARD)
-    rows = [{"prompt": f"{'why ' * (1 + i % 3)}{i}? ", "number": i} for i in range(8)]
-    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return job | {
-        "data": {"train": {"use": "prompts", "path": "prompts.jsonl"}, "max_length": 96},
-        "method": {"use": "grpo", "group_size": 4, "max_new_tokens": 8, "epochs": 2, "rewards": ["./reward.py:Picky"]},
-        "optimizer": {"use": "adamw", "lr": 1e-3},
-        "train": {"steps": 10, "batch_size": 12, "micro_batch_size": 4, "seed": 3},
-    }
+    optimizer = {"use": "adamw", "lr": 1e-3}
+    train = {"steps": 10, "batch_size": 12, "micro_batch_size": 4, "seed": 3}
+    return {**job, **sampled(tmp_path), "optimizer": optimizer, "train": train}
 
 
 def run(write_job: WriteJob, job: dict[str, Any], out: Path, processes: int, *flags: str) -> Any:

@@ -12,8 +12,6 @@ from typing import Any
 
 FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
 """Of the row."""
-
-
 COMPARED = (
     "ptsdk", "torch", "transformers", "trl", "peft", "bitsandbytes", "liger-kernel", "torchtune", "torchao",
 )  # fmt: skip
@@ -38,17 +36,7 @@ def peak_bytes() -> int:
 def versions() -> dict[str, str]:
     """Of what is compared, as far as it is installed here."""
     found = {}
-    for name in (
-        "ptsdk",
-        "torch",
-        "transformers",
-        "trl",
-        "peft",
-        "bitsandbytes",
-        "torchtune",
-        "torchao",
-        "liger-kernel",
-    ):
+    for name in COMPARED:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -11,7 +11,7 @@ from ptsdk.checkpoint import examples
 from ptsdk.checkpoint.cache import cache_dir
 from ptsdk.checkpoint.examples import kept
 from ptsdk.checkpoint.files import verify_manifest
-from ptsdk.data.pipeline import Encoded
+from ptsdk.data.pipeline import Encoded, encode_dataset
 from ptsdk.data.report import Tally
 from ptsdk.data.tokenizers import ByteTokenizer
 from ptsdk.errors import UserError
@@ -33,7 +33,6 @@ class Mine(Text):
 def here(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setenv("PTSDK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(reading, "FEW", 10)
-    monkeypatch.setattr(reading, "MANY", 30)
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": "ab" * (1 + i % 9)}) + "\n" for i in range(40)))
     (tmp_path / "local.py").write_text(LOCAL)
     return tmp_path
@@ -76,14 +75,6 @@ def test_rows_are_made_into_examples_once(here: Path, monkeypatch):
 def test_few_rows_are_not_kept(here: Path):
     assert read(job_of(here, options={"limit": 10})).report.rows == 10
     assert entries() == []
-
-
-def test_workers_are_for_many_rows(here: Path, monkeypatch):
-    monkeypatch.setattr(reading.Processes, "encode", lambda *_: pytest.fail("a worker was asked"))
-    assert read(job_of(here, options={"limit": 30})).report.rows == 30
-    assert len(entries()) == 1
-    with pytest.raises(pytest.fail.Exception):
-        read(job_of(here, options={"limit": 31}))
 
 
 def test_a_template_that_asks_the_clock_is_not_kept(here: Path):
@@ -186,7 +177,7 @@ def test_two_processes_do_not_do_the_same_work(here: Path):
             def make() -> Any:
                 with log.open("a") as file:
                     file.write("made\n")
-                return reading.encode_dataset(job.data.train[0], ByteTokenizer(), job.base, rules_of(job))
+                return encode_dataset(job.data.train[0], ByteTokenizer(), job.base, rules_of(job))
 
             code = 1
             try:

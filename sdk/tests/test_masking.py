@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,26 @@ def test_what_has_no_width_belongs_to_the_character_that_follows() -> None:
 
     assert document(Narrow(), "ab", [(0, 1)]).supervised == (True, True, False, False)
     assert document(Narrow(), "ab", [(1, 2)]).supervised == (False, False, True, True)
+
+
+def test_tokens_are_found_by_halving_as_by_looking_at_each() -> None:
+    drawn = random.Random(0)
+    for _ in range(300):
+        text, offsets, at = "x" * drawn.randrange(1, 30), [], 0
+        while at < len(text):
+            end = min(at + drawn.choice((0, 1, 1, 3)), len(text))
+            offsets += [(at, end)] * drawn.choice((1, 1, 2))  # the bytes of one character
+            at = max(end, at + drawn.randrange(2)) + drawn.choice((0, 0, 1))  # a character that no token stands for
+
+        class Drawn(ByteTokenizer):
+            def encode_with_offsets(self, text: str, *, special: bool = False, offsets: Any = offsets) -> Any:
+                return list(range(len(offsets))), offsets
+
+        start = drawn.randrange(len(text))
+        stop = drawn.randrange(start, len(text) + 1)
+        reached = [begin < stop and max(end, begin + 1) > start for begin, end in offsets]
+        if any(reached):
+            assert document(Drawn(), text, [(start, stop)]).supervised == tuple(reached)
 
 
 def test_the_keys_of_the_mask_are_not_shown_to_the_template() -> None:

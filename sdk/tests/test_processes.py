@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from ptsdk.contracts.dataset import Dataset
 from ptsdk.data import processes
 from ptsdk.data.columns import to_columns
 from ptsdk.data.example import Row
+from ptsdk.data.frames import packed, unpacked
 from ptsdk.data.pipeline import Encoded, Rules, encode_dataset
 from ptsdk.data.processes import Processes
 from ptsdk.data.spelling import built, spelled
@@ -26,6 +31,8 @@ HERE = Path()
 RULES = Rules(24, "truncate", "skip")
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>{% endfor %}"
 LOCAL = '''
+import os
+import signal
 from datetime import date
 from ptsdk.builtin.datasets import Text
 from ptsdk.data.example import Example, Row
@@ -33,6 +40,7 @@ from ptsdk.data.example import Example, Row
 class Dated(Text):
     """Rows that JSON cannot hold, now and then one that is not there, and a bug."""
     bug: int = -1
+    fatal: bool = False
 
     def rows(self, base):
         for i, row in enumerate(super().rows(base)):
@@ -40,6 +48,8 @@ class Dated(Text):
 
     def encode(self, row, tokenizer):
         if row.place.endswith(f":{self.bug}"):
+            if self.fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
             raise ZeroDivisionError("a bug")
         return Example(super().encode(row, tokenizer).documents, {"kind": str(type(row.values.get("at")))})
 '''
@@ -100,12 +110,83 @@ def test_workers_make_what_one_process_makes(two: Processes, folder: Path, monke
     assert_same(two.encode(dataset, dataset.rows(HERE), rules), alone)
 
 
-def test_one_worker_or_the_first_rows_make_no_difference(folder: Path):
+def test_one_worker_or_the_first_rows_make_no_difference(folder: Path, monkeypatch):
     dataset = Instruct(path=str(folder / "a.jsonl"))
     alone = encode_dataset(dataset, ByteTokenizer(TEMPLATE), HERE, RULES)
-    for count in (1, 2):
+    for count, many, started in ((1, 64, False), (2, 64, True), (2, 128, True), (2, 192, False)):
+        monkeypatch.setattr(processes, "MANY", many)
         with Processes(ByteTokenizer(TEMPLATE), count) as fresh:  # not ready: rows are made here
             assert_same(fresh.encode(dataset, dataset.rows(HERE), RULES), alone)
+            assert bool(fresh._process) == started
+
+
+def test_workers_are_children_of_a_process_that_has_the_tokenizer(two: Processes):
+    assert two._process is not None
+    children = Path(f"/proc/{two._process.pid}/task/{two._process.pid}/children")
+    if children.exists():
+        assert len(children.read_text().split()) == 2
+    assert os.getpgid(two._process.pid) == two._process.pid  # they end together
+
+
+def test_workers_end_with_the_process_that_asks(folder: Path):
+    script = f"""
+import os, sys, threading
+from ptsdk.data.processes import Processes
+from ptsdk.data.tokenizers import ByteTokenizer
+workers = Processes(ByteTokenizer({TEMPLATE!r}), 2)
+both = threading.Barrier(2)
+for waited in [workers._started().submit(both.wait) for _ in range(2)]:
+    waited.result()
+print(workers._process.pid, flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+    asking = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert asking.stdin and asking.stdout
+    group = int(asking.stdout.readline())
+    os.killpg(group, 0)  # they are there
+    asking.send_signal(signal.SIGKILL)
+    asking.communicate()
+    for _ in range(200):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        threading.Event().wait(0.05)
+    pytest.fail("the workers went on without anybody to ask them")
+
+
+class Unreadable(ByteTokenizer):
+    """A kind that is another one once it is saved and read."""
+
+    def fingerprint(self) -> str:
+        return "another"
+
+
+def test_rows_are_made_here_where_the_workers_have_no_tokenizer(folder: Path, capsys, monkeypatch):
+    monkeypatch.setattr(processes, "MANY", 64)
+    dataset = Instruct(path=str(folder / "a.jsonl"))
+    alone = encode_dataset(dataset, ByteTokenizer(TEMPLATE), HERE, RULES)
+    with ready(Unreadable(TEMPLATE)) as workers:
+        assert_same(workers.encode(dataset, dataset.rows(HERE), RULES), alone)
+    assert capsys.readouterr().err.count("tokenize rows do not: the tokenizer is not the same") == 1
+    monkeypatch.setattr(sys, "executable", "false")
+    with ready(ByteTokenizer(TEMPLATE)) as workers:
+        assert_same(workers.encode(dataset, dataset.rows(HERE), RULES), alone)
+    assert capsys.readouterr().err.count("tokenize rows do not: exit status 1") == 1
+
+
+def test_only_plain_values_are_packed():
+    class Text(str):
+        pass
+
+    plain = {"a": [1, 10**400, -0.0, None, True, "é\ud800", b"bytes", bytearray(b"b"), (1, [2]), {3}]}
+    assert repr(unpacked(packed(plain) or b"")) == repr(plain)
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    for value in (Text("a"), date(2020, 1, 1), deep, object(), np.float64(1)):
+        assert packed({"rows": [value]}) is None
 
 
 @pytest.mark.parametrize(("bad", "long"), [("error", "truncate"), ("skip", "error"), ("error", "error")])
@@ -160,10 +241,23 @@ def test_a_worker_that_dies_ends_the_run(folder: Path, monkeypatch):
     monkeypatch.setattr(processes.Future, "cancel", lambda self: False)
     dataset = Instruct(path=str(folder / "a.jsonl"))
     with ready(ByteTokenizer(TEMPLATE)) as workers:
-        for worker in workers._workers:
-            worker.send_signal(signal.SIGKILL)
+        assert workers._process
+        os.killpg(workers._process.pid, signal.SIGKILL)
         with pytest.raises(RunError, match=r"tokenizes rows ended \(exit status -9\)"):
             workers.encode(dataset, dataset.rows(HERE), RULES)
+
+
+def test_one_worker_that_dies_ends_the_run(folder: Path, monkeypatch):
+    monkeypatch.setattr(processes.Future, "cancel", lambda self: False)
+    local: Any = import_file("local.py:Dated", folder)[0]
+    dataset = local(path=str(folder / "text.jsonl"), bug=20, fatal=True)
+    # made by a worker, as all is where one is ready
+    monkeypatch.setattr(processes, "encode_rows", None)
+    with (
+        ready(ByteTokenizer(TEMPLATE)) as workers,
+        pytest.raises(RunError, match=r"tokenizes rows ended \(exit status 137\)"),
+    ):
+        workers.encode(dataset, dataset.rows(HERE), RULES)
 
 
 def test_a_data_set_is_spelled_only_where_it_comes_out_the_same(folder: Path):

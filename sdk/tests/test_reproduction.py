@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,10 @@ def test_a_lock_holds_what_a_run_is_made_of(folder: Path) -> None:
 
 
 def test_a_package_stands_for_what_it_requires() -> None:
-    assert {"ptsdk", "torch", "numpy", "tokenizers"} <= required_dists(["ptsdk"])
-    assert required_dists(["no-such-package"]) == {"no-such-package"}
+    found = required_dists(["ptsdk"])
+    assert {"ptsdk", "torch", "numpy", "tokenizers"} <= set(found)
+    assert found == {name: metadata.version(name) for name in found}
+    assert required_dists(["no-such-package"]) == {"no-such-package": None}
 
 
 def test_diff_says_what_and_where(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

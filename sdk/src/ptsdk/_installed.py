@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from email.message import Message
-from email.parser import HeaderParser
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -68,15 +66,25 @@ def _entry_points(dist: metadata.Distribution) -> tuple[str, str]:
         return "", f"entry_points.txt is not UTF-8: {error.reason}"
 
 
-def header(dist: metadata.Distribution) -> Message:
-    """``dist.metadata`` without the long description, which takes longer to parse than all else to find."""
+def header(dist: metadata.Distribution) -> dict[str, list[str]]:
+    """The fields of ``dist.metadata`` by their names in lower case, without the long description: a tenth of the time
+    that the email package takes, and a start asks every dist that is installed."""
     text = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or dist.read_text("") or ""
-    return HeaderParser().parsestr(text.replace("\r\n", "\n").partition("\n\n")[0])
+    fields: dict[str, list[str]] = {"name": [], "version": [], "requires-dist": []}
+    values: list[str] = []
+    for line in text.replace("\r\n", "\n").partition("\n\n")[0].split("\n"):
+        if line[:1] in (" ", "\t") and values:  # the field goes on
+            values[-1] += line
+        else:
+            name, _, value = line.partition(":")
+            values = fields.setdefault(name.lower(), [])
+            values.append(value.strip())
+    return fields
 
 
 def _source(dist: metadata.Distribution, location: str, fault: str) -> Source:
-    message = header(dist)
-    name, version = ((message.get_all(key) or [""])[0] for key in ("Name", "Version"))
+    fields = header(dist)
+    name, version = ((fields[key] or [""])[0] for key in ("name", "version"))
     if not name:
         return Source(location, version, (), location, "its METADATA has no Name")
     dist_name = normalise(name)

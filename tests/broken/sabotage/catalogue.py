@@ -69,6 +69,7 @@ ALL: list[Sabotage] = [
         {
             "ClaimsAModel": "test_says_whether_it_needs_a_model",
             "Squeezing": "test_text_comes_back",
+            "Backwards": "test_offsets_go_along_the_text",
             "ClaimsBos": "test_special_tokens_have_ids",
             "Unsaved": "test_saves_what_it_reads",
             "OtherWhenReleased": "test_released_it_is_the_same",

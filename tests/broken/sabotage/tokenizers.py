@@ -34,6 +34,17 @@ class ClaimsBos(Bytes):
         return tokenizer
 
 
+class BackwardsTokenizer(ByteTokenizer):
+    def encode_with_offsets(self, text: str, *, special: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+        ids, offsets = super().encode_with_offsets(text, special=special)
+        return ids, offsets[::-1]
+
+
+class Backwards(Bytes):
+    def load(self, model: Checkpoint | None, base: Path) -> Tokenizer:
+        return BackwardsTokenizer()
+
+
 class UnsavedTokenizer(ByteTokenizer):
     def save(self, folder: Path) -> None:
         (folder / "README").write_text("the tokenizer is elsewhere")

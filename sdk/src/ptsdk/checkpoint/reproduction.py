@@ -145,7 +145,7 @@ def _difference(path: str, first: Any, second: Any) -> Difference:
 
 def _packages(*locks: Mapping[str, Any]) -> set[str]:
     """Those that a run imports: of its components, and whatever they require."""
-    return required_dists(name for lock in locks for name in lock.get("used", ()))
+    return set(required_dists(name for lock in locks for name in lock.get("used", ())))
 
 
 def _compared(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -6,7 +6,9 @@ from the text. The text is then encoded once, and its characters are mapped to t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Literal
 
 from ptsdk.data.example import BadRow, Document
@@ -73,15 +75,22 @@ def document(tokenizer: Tokenizer, text: str, spans: Sequence[Span]) -> Document
 
 
 def _cover(offsets: Sequence[Span], spans: Sequence[Span]) -> list[bool]:
+    """Which tokens reach into one of ``spans``; found by halving, since text is read in one direction."""
     supervised = [False] * len(offsets)
     for start, stop in spans:
-        # A byte or an added space may have no width; it belongs to the character that follows.
-        inside = [
-            k for k, (begin, end) in enumerate(offsets) if begin < stop and (end if end > begin else begin + 1) > start
-        ]
-        if inside:
-            supervised[inside[0] : inside[-1] + 1] = [True] * (inside[-1] + 1 - inside[0])
+        first = bisect_right(offsets, start, key=_end)
+        last = bisect_left(offsets, stop, lo=first, key=_begin)
+        supervised[first:last] = [True] * (last - first)
     return supervised
+
+
+_begin: Callable[[Span], int] = itemgetter(0)
+
+
+def _end(offsets: Span) -> int:
+    """A byte or an added space may have no width; it belongs to the character that follows."""
+    begin, end = offsets
+    return end if end > begin else begin + 1
 
 
 def _cover_by_prefixes(tokenizer: Tokenizer, text: str, ids: list[int], spans: Sequence[Span]) -> list[bool]:

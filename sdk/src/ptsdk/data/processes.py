@@ -1,22 +1,28 @@
 """Rows to examples in several processes, with the results of one.
 
-A worker is an interpreter of its own that is handed plain data over a pipe: the tokenizer as its files, the data
-set as class and options, rows as JSON. Whatever it cannot do (a row that JSON cannot hold, an exception) is done
-by this process instead, which then raises what it would have raised alone.
+A worker is a process that is handed plain data over a socket: the tokenizer as its files, the data set as class and
+options, rows as Python's own types. Whatever it cannot do (a row that holds something else, an exception) is done by
+this process instead, which then raises what it would have raised alone. All are children of one interpreter that has
+read the tokenizer, and is not this one: a process that runs threads cannot be forked.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
+from io import BufferedIOBase
+from itertools import chain, islice
 from pathlib import Path
+from socket import socket, socketpair
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +31,7 @@ from safetensors.numpy import load
 
 from ptsdk.data.columns import from_columns
 from ptsdk.data.example import Row
-from ptsdk.data.frames import receive, send
+from ptsdk.data.frames import packed, receive, send, stream_of
 from ptsdk.data.pipeline import PROBLEMS, Encoded, Rules, encode_rows
 from ptsdk.data.report import Tally
 from ptsdk.data.spelling import spelled
@@ -41,19 +47,28 @@ CHUNK = 64
 """Rows that a worker takes at once."""
 AHEAD = 3
 """Chunks that are read ahead for each worker."""
-PLAIN = frozenset({str, int, float, bool, type(None)})
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
-"""Of a worker: it is one of many."""
+MANY = 2048
+"""Rows that this process makes by itself where there are no more: in the time that workers take to be ready."""
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAYON_NUM_THREADS": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=2000",
+}
+"""Of a worker: it is one of many, and a row makes and frees thousands of small pieces, of which glibc would keep 7 of
+a size at hand (a tenth of the time)."""
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """How many this process may use; one where processes cannot be forked."""
+    if not hasattr(os, "fork"):
+        return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Processes:
-    """Workers that share one tokenizer; use as a context. They are started when they are first needed, and
-    until they are ready this process does their work: so that a few rows need not wait for them.
+    """Workers that share one tokenizer; use as a context. They are started for the first data set of many rows, and
+    until they are ready this process does their work.
 
     Args:
         tokenizer: of the run.
@@ -63,11 +78,12 @@ class Processes:
     def __init__(self, tokenizer: Tokenizer, count: int) -> None:
         self._tokenizer, self._count = tokenizer, count
         self._files = TemporaryDirectory()
-        self._workers: list[subprocess.Popen[bytes]] = []
-        self._mine = threading.local()
-        self._closed = False
-        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._streams: list[BufferedIOBase] = []
         self._threads: ThreadPoolExecutor | None = None
+        self._mine = threading.local()
+        self._tells = True
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -75,14 +91,17 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._lock:
-            self._closed = True
-            for worker in self._workers:
-                worker.kill()
+        self._tells = False
+        if self._process and self._process.poll() is None:
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.killpg(self._process.pid, signal.SIGKILL)
         if self._threads:
             self._threads.shutdown(cancel_futures=True)
-        for worker in self._workers:
-            worker.communicate()
+        for stream in self._streams:
+            with suppress(ConnectionError):  # of what a worker that has died did not take
+                stream.close()
+        if self._process:
+            self._process.wait()
         self._files.cleanup()
 
     def encode(self, dataset: Dataset, rows: Iterable[Row], rules: Rules) -> Encoded:
@@ -106,15 +125,18 @@ class Processes:
     def _parts(self, dataset: Dataset, rows: Iterable[Row], rules: Rules, task: dict[str, Any]) -> Iterator[Encoded]:
         """The examples of chunk after chunk; one that no worker has begun when its turn comes is made here."""
 
-        def made(chunk: list[Row], asked: Future[Encoded | None]) -> Encoded:
-            known = None if asked.cancel() else asked.result()
+        def made(chunk: list[Row], asked: Future[Encoded | None] | None) -> Encoded:
+            known = None if asked is None or asked.cancel() else asked.result()
             return known or encode_rows(dataset, chunk, self._tokenizer, rules)
 
-        waiting: deque[tuple[list[Row], Future[Encoded | None]]] = deque()
-        threads, ended = self._started(), None
-        for chunk, error in _chunks(rows):
+        chunks = _chunks(rows)
+        first = list(islice(chunks, 1 + MANY // CHUNK))
+        many = len(first) > MANY // CHUNK
+        threads = self._threads or (self._started() if many else None)
+        waiting, ended = deque[tuple[list[Row], Future[Encoded | None] | None]](), None
+        for chunk, error in chain(first, chunks):
             ended = error
-            waiting.append((chunk, threads.submit(self._ask, task, chunk)))
+            waiting.append((chunk, threads.submit(self._ask, task, chunk) if threads else None))
             if len(waiting) > AHEAD * self._count:
                 yield made(*waiting.popleft())
         while waiting:
@@ -124,89 +146,69 @@ class Processes:
 
     def _started(self) -> ThreadPoolExecutor:
         """A thread for each worker."""
-        if self._threads is None:
-            self._tokenizer.save(Path(self._files.name))
-            tokenizer = self._tokenizer
-            begin: dict[str, Any] = {"folder": self._files.name, "fingerprint": tokenizer.fingerprint()}
-            if type(tokenizer) is FastTokenizer:
-                begin["facts"] = tokenizer.facts()._asdict()
-            self._threads = ThreadPoolExecutor(self._count, "tokenize", self._start, (begin,))
+        tokenizer, pairs = self._tokenizer, [socketpair() for _ in range(self._count)]
+        tokenizer.save(Path(self._files.name))
+        begin: dict[str, Any] = {"folder": self._files.name, "fingerprint": tokenizer.fingerprint()}
+        if type(tokenizer) is FastTokenizer:
+            begin["facts"] = tokenizer.facts()._asdict()
+        self._process = _start([theirs for _, theirs in pairs], begin)
+        self._streams = [stream_of(ours) for ours, _ in pairs]
+        streams = iter(self._streams)
+        self._threads = ThreadPoolExecutor(self._count, "tokenize", lambda: self._wait_until_ready(next(streams)))
         return self._threads
 
-    def _start(self, begin: dict[str, Any]) -> None:
-        """Start the worker of this thread, and wait until it is ready."""
-        self._mine.worker = None
+    def _wait_until_ready(self, stream: BufferedIOBase) -> None:
+        """The beginning of a thread: its worker has a tokenizer, or is none."""
+        answer = _answer(stream)
+        self._mine.stream = stream if answer and answer["why"] is None else None
         with self._lock:
-            if self._closed:
-                return
-            # -P: the working directory is no place to import from, unless it is one for this process too.
-            worker = subprocess.Popen(
-                [sys.executable, "-P", "-c", "from ptsdk.data.worker import serve; serve()"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
-            self._workers.append(worker)
-        answer = _asked(worker, json.dumps(begin).encode())
-        if answer and answer["why"] is None:
-            self._mine.worker = worker
-        elif not self._closed:
-            why = answer["why"] if answer else f"exit status {worker.wait()}"
-            print(f"ptsdk: a process that was to tokenize rows does not: {why}", file=sys.stderr)
+            tells, self._tells = self._tells and self._mine.stream is None, False
+        if tells:
+            why = answer["why"] if answer else f"exit status {self._status()}"
+            print(f"ptsdk: the processes that were to tokenize rows do not: {why}", file=sys.stderr)
 
     def _ask(self, task: dict[str, Any], chunk: list[Row]) -> Encoded | None:
         """The examples of ``chunk`` by this thread's worker; None where it cannot make them."""
-        worker: subprocess.Popen[bytes] | None = self._mine.worker
-        question = None if worker is None else _json(task, chunk)
-        if worker is None or question is None:
+        stream: BufferedIOBase | None = self._mine.stream
+        question = packed({**task, "rows": [(row.values, row.place, row.fault) for row in chunk]})
+        if stream is None or question is None:
             return None
-        answer = _asked(worker, question)
-        arrays = answer and "failed" not in answer and _receive(worker)
+        with suppress(ConnectionError):  # nobody will answer either
+            send(stream, question)
+        answer = _answer(stream)
+        arrays = answer and "failed" not in answer and receive(stream)
         if answer is None or arrays is None:
-            raise RunError(f"a process that tokenizes rows ended (exit status {worker.wait()})")
+            raise RunError(f"a process that tokenizes rows ended (exit status {self._status()})")
         return from_columns(load(arrays), answer) if arrays else None
 
+    def _status(self) -> int:
+        assert self._process
+        return self._process.wait()
 
-def _asked(worker: subprocess.Popen[bytes], question: bytes) -> dict[str, Any] | None:
-    """The answer; None from a worker that has died."""
-    assert worker.stdin
-    try:
-        send(worker.stdin, question)
-    except BrokenPipeError:
-        return None
-    answer = _receive(worker)
+
+def _start(ends: list[socket], begin: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """A process whose children will answer at ``ends``; they are its own from now on."""
+    numbers = [end.fileno() for end in ends]
+    # -P: the working directory is no place to import from, unless it is one for this process too.
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", f"from ptsdk.data.worker import serve; serve(*{numbers})"],
+        stdin=subprocess.PIPE,
+        pass_fds=numbers,
+        start_new_session=True,
+        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    for end in ends:
+        end.close()
+    assert process.stdin
+    with suppress(BrokenPipeError), process.stdin as stdin:  # one that has ended is noticed by who asks it
+        stdin.write(packed(begin) or b"")
+    return process
+
+
+def _answer(stream: BufferedIOBase) -> dict[str, Any] | None:
+    """None from a worker that has died."""
+    answer = receive(stream)
     return None if answer is None else json.loads(answer)
-
-
-def _receive(worker: subprocess.Popen[bytes]) -> bytes | None:
-    assert worker.stdout
-    return receive(worker.stdout)
-
-
-def _json(task: dict[str, Any], chunk: list[Row]) -> bytes | None:
-    """The task for a worker; None of rows that would not come out of JSON as they are."""
-    rows = [[row.values, row.place, row.fault] for row in chunk]
-    try:
-        return json.dumps({**task, "rows": rows}).encode() if _is_plain(rows) else None
-    except (ValueError, RecursionError):  # a number of thousands of digits, or nesting without end
-        return None
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether it is made of nothing but what JSON has."""
-    left = [value]
-    while left:
-        one = left.pop()
-        kind = type(one)
-        if kind is list:
-            left += one
-        elif kind is dict:
-            left += one.values()
-            if not all(type(key) is str for key in one):
-                return False
-        elif kind not in PLAIN:
-            return False
-    return True
 
 
 def _chunks(rows: Iterable[Row]) -> Iterator[tuple[list[Row], UserError | None]]:

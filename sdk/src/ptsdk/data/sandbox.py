@@ -112,15 +112,21 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """See jinja2; looks at the arguments first."""
         self.step(CALL)
         owner = getattr(getattr(function, "__wrapped__", function), "__self__", None)
-        if owner is not None and owner is not self:
+        if owner is self:  # no template can name these: they are put into it when it is read
+            for local in ("_loop_vars", "_block_vars"):
+                kwargs.pop(local, None)
+            return self._made(function(*args, **kwargs))
+        if owner is not None:
             _check_arguments(function.__name__, owner, [*args, *kwargs.values()])
         return self._made(super().call(context, function, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """See jinja2; looks at the operands first."""
         if operator == "+" and type(left) is type(right) is str:  # nearly all that templates do
-            _check_size(len(left) + len(right))
-            return self._made(left + right)
+            if (size := len(left) + len(right)) >= COPIED:
+                _check_size(size)
+                self.step(size // COPIED)
+            return left + right
         _check_operands(operator, left, right)
         return self._made(super().call_binop(context, operator, left, right))
 

@@ -143,11 +143,13 @@ class _Environment(BoundedEnvironment):
         finally:
             del self._local.track
 
-    def note(self, text: str) -> None:
-        """One block was rendered to ``text`` and is about to be written."""
+    def generated(self, caller: Callable[[], str]) -> str:
+        """The text of one block, which is about to be written."""
+        text = caller()
         written, spans = self._local.track
         start = sum(map(len, written))
         spans.append((start, start + len(text)))
+        return text
 
 
 class _Generation(Extension):
@@ -159,13 +161,8 @@ class _Generation(Extension):
         """A call block, so that the body is rendered by itself and its length is known."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_note"), [], [], body).set_lineno(line)
-
-    def _note(self, caller: Callable[[], str]) -> str:
-        text = caller()
-        assert isinstance(self.environment, _Environment)
-        self.environment.note(text)
-        return text
+        call = nodes.Call(nodes.EnvironmentAttribute("generated"), [], [], None, None)
+        return nodes.CallBlock(call, [], [], body).set_lineno(line)
 
 
 class _Dict:
@@ -222,7 +219,9 @@ def _to_json(
 def _compile(template: str) -> tuple[_Environment, jinja2.Template]:
     environment = _Environment()
     try:
-        return environment, environment.from_string(template)
+        compiled = environment.from_string(template)
+        compiled.globals = dict(compiled.globals)  # it is copied for every rendering, and was a chain of two
+        return environment, compiled
     except jinja2.TemplateSyntaxError as error:
         raise _refused(f"it is not valid Jinja (line {error.lineno}): {error.message}") from error
     except (RecursionError, MemoryError, SyntaxError) as error:  # of Python's compiler

@@ -29,7 +29,8 @@ class Tokenizer(ABC):
         spelled out in the text become their ids, as transformers does."""
 
     def encode_with_offsets(self, text: str, *, special: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids, and for each the ``[start, end)`` of the characters of ``text`` it stands for.
+        """Ids, and for each the ``[start, end)`` of the characters of ``text`` it stands for. Neither starts nor ends
+        ever go back.
 
         Raises:
             NotImplementedError: this tokenizer cannot tell (then masks are made from prefixes).

@@ -50,6 +50,7 @@ class FastTokenizer(Tokenizer):
         config: the keys of tokenizer_config.json. With ``add_bos_token`` or ``add_eos_token`` the
             post-processor is made from them, else the backend's own is kept.
         chat_template: Jinja source, or several by name (``default``, ``tool_use``).
+        text: the JSON that ``backend`` was read from, if any: where nothing is changed it is what is saved.
     """
 
     def __init__(
@@ -57,15 +58,17 @@ class FastTokenizer(Tokenizer):
         backend: tokenizers.Tokenizer,
         config: Mapping[str, Any],
         chat_template: str | Mapping[str, str] | None = None,
+        text: bytes | None = None,
     ) -> None:
         self._describe(config, chat_template)
         self._parsed: tokenizers.Tokenizer | None = backend
-        self._text: bytes | None = None
         self._fingerprint: str | None = None
+        changed = backend.truncation is not None or backend.padding is not None or self._replaces_post_processor()
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = self._splits_special()
-        self._add_tokens()
+        changed = self._add_tokens() or changed
+        self._text = None if changed else text
         self.bos_id, self.eos_id, self.pad_id = (self._id(f"{name}_token") for name in ("bos", "eos", "pad"))
         self.vocab_size = 1 + max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
         self._detach_post_processor()
@@ -140,8 +143,9 @@ class FastTokenizer(Tokenizer):
         text = self.special_tokens.get(name)
         return None if text is None else self._backend.token_to_id(text)
 
-    def _add_tokens(self) -> None:
-        """Register the tokens that the config names and the backend does not know as added ones."""
+    def _add_tokens(self) -> bool:
+        """Register the tokens that the config names and the backend does not know as added ones; whether there were
+        any."""
         known = {repr(token) for token in self._backend.get_added_tokens_decoder().values()}
         listed = sorted((self.config.get("added_tokens_decoder") or {}).items(), key=lambda item: int(item[0]))
         tokens = [token for _, value in listed if repr(token := _added(value)) not in known]
@@ -156,6 +160,10 @@ class FastTokenizer(Tokenizer):
         for token in tokens:
             token.special = token.special or token.content in self.special_tokens.values()
         self._backend.add_tokens(tokens)
+        return bool(tokens)
+
+    def _replaces_post_processor(self) -> bool:
+        return "add_bos_token" in self.config or "add_eos_token" in self.config
 
     def _detach_post_processor(self) -> None:
         """Take the post-processor off, after learning what it adds.
@@ -163,7 +171,7 @@ class FastTokenizer(Tokenizer):
         Byte-level ones trim white space from offsets, which would leave tokens that no character
         of a mask reaches.
         """
-        if "add_bos_token" in self.config or "add_eos_token" in self.config:
+        if self._replaces_post_processor():
             bos = self.special_tokens.get("bos_token") if self.config.get("add_bos_token") else None
             eos = self.special_tokens.get("eos_token") if self.config.get("add_eos_token") else None
             self._backend.post_processor = _template_processing(self._backend, bos, eos)
@@ -243,8 +251,9 @@ class FastTokenizer(Tokenizer):
     def fingerprint(self) -> str:
         """SHA-256 of the pipeline, the special tokens and the chat templates."""
         if self._fingerprint is None:
-            parts = [self.to_json(), self.special_tokens, self.templates, self._splits_special()]
-            self._fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+            rest = [self.special_tokens, self.templates, self._splits_special()]
+            pipeline = hashlib.sha256(self._json()).hexdigest()
+            self._fingerprint = hashlib.sha256(json.dumps([pipeline, *rest], sort_keys=True).encode()).hexdigest()
         return self._fingerprint
 
 
@@ -269,7 +278,8 @@ def from_folder(folder: Path) -> Tokenizer | None:
     config = files.read_config(folder)
     templates = files.read_templates(folder, config)
     if (folder / "tokenizer.json").is_file():
-        return FastTokenizer(_read_backend(folder, config), config, templates)
+        backend, text = _read_backend(folder, config)
+        return FastTokenizer(backend, config, templates, text)
     if (folder / "tokenizer.model").is_file():
         from ptsdk.data.sentencepiece_tokenizer import SentencePieceTokenizer
 
@@ -281,15 +291,18 @@ def from_folder(folder: Path) -> Tokenizer | None:
     return None
 
 
-def _read_backend(folder: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
+def _read_backend(folder: Path, config: Mapping[str, Any]) -> tuple[tokenizers.Tokenizer, bytes]:
+    """The pipeline of tokenizer.json, and its text."""
     path, model = folder / "tokenizer.json", folder / "config.json"
     model_type = files.read_json(model).get("model_type") if model.is_file() else None
     try:
         if llama_tokenizer.may_be_rebuilt(config, model_type):
             pipeline = files.read_json(path)
             if llama_tokenizer.is_rebuilt(pipeline):
-                return tokenizers.Tokenizer.from_str(json.dumps(llama_tokenizer.rebuilt(config, pipeline)))
-        return tokenizers.Tokenizer.from_buffer(path.read_bytes())
+                text = json.dumps(llama_tokenizer.rebuilt(config, pipeline)).encode()
+                return tokenizers.Tokenizer.from_buffer(text), text
+        text = path.read_bytes()
+        return tokenizers.Tokenizer.from_buffer(text), text
     except UserError:
         raise
     except Exception as error:  # the library raises nothing narrower

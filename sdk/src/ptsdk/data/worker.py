@@ -1,14 +1,16 @@
-"""The other end of ``processes``: an interpreter that makes examples of the rows it is sent."""
+"""The other end of ``processes``: an interpreter whose children make examples of the rows they are sent."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-import signal
 import sys
 from functools import cache
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from socket import socket
+from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import save
 
@@ -16,7 +18,7 @@ from ptsdk._guard import explain
 from ptsdk.data import tokenizer_files as files
 from ptsdk.data.columns import to_columns
 from ptsdk.data.example import Row
-from ptsdk.data.frames import receive, send
+from ptsdk.data.frames import receive, send, stream_of, unpacked
 from ptsdk.data.pipeline import Rules, encode_rows
 from ptsdk.data.spelling import built
 from ptsdk.data.tokenizers import Facts, FastTokenizer, from_folder
@@ -27,32 +29,52 @@ if TYPE_CHECKING:
     from ptsdk.data.tokenizer import Tokenizer
 
 
-def serve() -> None:
-    """Answer tasks until the process that asks is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks is interrupted too, and ends this one
-    questions, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+def serve(*ends: int) -> None:
+    """Read the tokenizer, then answer at each of these sockets from a process of its own, until nobody asks there.
+
+    They are forked from this one: a large vocabulary is parsed once, and is once in memory.
+    """
     os.dup2(2, 1)  # what a data set prints is no answer
-    begin = json.loads(receive(questions) or b"{}")
+    streams = [stream_of(socket(fileno=end)) for end in ends]
     try:
-        tokenizer = _tokenizer(**begin)
-    except (UserError, TypeError, ValueError) as error:
-        _answer(answers, {"why": str(error)})
-        return
-    _answer(answers, {"why": None})
-    while (question := receive(questions)) is not None:
+        tokenizer, why = _tokenizer(**unpacked(sys.stdin.buffer.read())), None
+    except (UserError, TypeError, ValueError, EOFError) as error:
+        tokenizer, why = None, str(error)
+    gc.freeze()  # what is there now is shared, and stays
+    for stream in streams:
+        _answer(stream, {"why": why})
+        if tokenizer and os.fork() == 0:
+            for other in streams:
+                if other is not stream:
+                    other.close()
+            return _answer_all(stream, tokenizer)
+    for stream in streams:
+        stream.close()
+    return _wait_for(len(streams) if tokenizer else 0)
+
+
+def _wait_for(children: int) -> None:
+    """End with the first that fails, as a shell would tell it: 128 and the signal."""
+    for _ in range(children):
+        if status := os.waitstatus_to_exitcode(os.wait()[1]):
+            sys.exit(status if status > 0 else 128 - status)
+
+
+def _answer_all(stream: BufferedIOBase, tokenizer: Tokenizer) -> None:
+    while (question := receive(stream)) is not None:
         try:
-            arrays, notes = _encoded(tokenizer, **json.loads(question))
+            arrays, notes = _encoded(tokenizer, **unpacked(question))
         except BaseException as error:  # a third party's code may raise what is no Exception
             if isinstance(error, KeyboardInterrupt):
                 raise
-            _answer(answers, {"failed": explain(error)})
+            _answer(stream, {"failed": explain(error)})
             continue
-        _answer(answers, notes)
-        send(answers, arrays)
+        _answer(stream, notes)
+        send(stream, arrays)
 
 
-def _answer(answers: IO[bytes], value: dict[str, Any]) -> None:
-    send(answers, json.dumps(value).encode())
+def _answer(stream: BufferedIOBase, value: dict[str, Any]) -> None:
+    send(stream, json.dumps(value).encode())
 
 
 def _tokenizer(folder: str, fingerprint: str, facts: dict[str, Any] | None = None) -> Tokenizer:

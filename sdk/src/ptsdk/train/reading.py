@@ -7,7 +7,6 @@ import json
 import sys
 from dataclasses import asdict
 from functools import partial
-from importlib import metadata
 from itertools import islice
 from typing import Any
 
@@ -16,7 +15,7 @@ from ptsdk.checkpoint.examples import kept
 from ptsdk.contracts.component import record
 from ptsdk.contracts.dataset import Dataset
 from ptsdk.contracts.tokenizer import Tokenizer
-from ptsdk.data.pipeline import Encoded, EncodedData, Rules, encode_dataset, joined
+from ptsdk.data.pipeline import Encoded, EncodedData, Rules, joined
 from ptsdk.data.processes import Processes, cores
 from ptsdk.data.stream import Stream
 from ptsdk.errors import UserError
@@ -24,8 +23,6 @@ from ptsdk.job.job import Job
 
 FEW = 1000
 """Rows that are made into examples each time: it takes about a second."""
-MANY = 8000
-"""Rows that this process makes into examples by itself: in the time that workers take to read a large tokenizer."""
 
 
 def read_data(job: Job, datasets: tuple[Dataset, ...], tokenizer: Tokenizer) -> EncodedData:
@@ -57,9 +54,7 @@ def rules_of(job: Job) -> Rules:
 
 def _read(job: Job, dataset: Dataset, tokenizer: Tokenizer, rules: Rules, processes: Processes) -> Encoded:
     def make() -> Encoded:
-        if _has_more(job, dataset, MANY):
-            return processes.encode(dataset, dataset.rows(job.base), rules)
-        return encode_dataset(dataset, tokenizer, job.base, rules)
+        return processes.encode(dataset, dataset.rows(job.base), rules)
 
     if _asks_the_clock(tokenizer) or not _has_more(job, dataset, FEW):
         return make()
@@ -98,7 +93,7 @@ def key_of(job: Job, dataset: Dataset, tokenizer: Tokenizer, rules: Rules) -> st
         "tokenizer": tokenizer.fingerprint(),
         "rules": asdict(rules),
         "classes": [_code(type(dataset)), _code(type(tokenizer))],
-        "dists": {dist: metadata.version(dist) for dist in sorted(required_dists(dists))},
+        "dists": required_dists(dists),
     }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 

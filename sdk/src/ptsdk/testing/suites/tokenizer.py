@@ -55,6 +55,20 @@ class TokenizerSuite(ComponentSuite):
             same = back == text if self.lossless else back.split() == text.split()
             assert same, f"{text!r} came back as {back!r}"
 
+    def test_offsets_go_along_the_text(self) -> None:
+        """Where it tells them: places inside the text that never go back, one an id; masks are found by them."""
+        tokenizer = self.loaded()
+        for text in TEXTS:
+            try:
+                ids, offsets = tokenizer.encode_with_offsets(text, special=False)
+            except NotImplementedError:
+                return
+            assert ids == tokenizer.encode(text, special=False), f"{text!r} has other ids with offsets"
+            assert len(offsets) == len(ids), f"{len(offsets)} offsets for {len(ids)} ids of {text!r}"
+            inside = all(0 <= start <= end <= len(text) for start, end in offsets)
+            ways = [list(one) for one in zip(*offsets, strict=True)]
+            assert inside and all(way == sorted(way) for way in ways), f"the offsets of {text!r} are {offsets}"
+
     def test_special_tokens_have_ids(self) -> None:
         """BOS, EOS and padding are None or ids of the vocabulary; there is an end; BOS is added where it says so."""
         tokenizer = self.loaded()

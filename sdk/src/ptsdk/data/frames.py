@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
-from io import BufferedIOBase, BytesIO
+import json
+from io import BufferedIOBase
 from socket import socket
-from typing import Any, NoReturn
+from typing import Any
 
 SIZE = 8
 """Bytes of a length, little-endian."""
+PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def stream_of(end: socket) -> BufferedIOBase:
@@ -36,23 +37,32 @@ def receive(stream: BufferedIOBase) -> bytes | None:
     return message if len(size) == SIZE and len(message) == wanted else None
 
 
-class _Plain(pickle.Pickler):
-    """Takes what Python itself is made of, and nothing that a class would have to be found for."""
-
-    def reducer_override(self, value: object) -> NoReturn:
-        raise pickle.PicklingError(type(value).__name__)
-
-
 def packed(value: Any) -> bytes | None:
-    """``value`` for ``unpacked`` in another process; None of what is not plain all through, or nested too deep."""
-    written = BytesIO()
+    """``value`` as JSON; None of what would not come out of it as it is, or is nested too deep."""
     try:
-        _Plain(written, pickle.HIGHEST_PROTOCOL).dump(value)
-    except (pickle.PicklingError, RecursionError):
+        text = json.dumps(value)
+    except (TypeError, ValueError, RecursionError):  # a number of thousands of digits, or nesting without end
         return None
-    return written.getvalue()
+    return text.encode() if _is_plain(value) else None
 
 
 def unpacked(message: bytes) -> Any:
-    """The inverse of ``packed``; for messages of a process that trusts this one as itself."""
-    return pickle.loads(message)
+    """The inverse of ``packed``."""
+    return json.loads(message)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is made of nothing but what JSON has."""
+    left = [value]
+    while left:
+        one = left.pop()
+        kind = type(one)
+        if kind is list:
+            left += one
+        elif kind is dict:
+            left += one.values()
+            if not all(type(key) is str for key in one):
+                return False
+        elif kind not in PLAIN:
+            return False
+    return True

@@ -1,14 +1,13 @@
 """Rows to examples in several processes, with the results of one.
 
 A worker is a process that is handed plain data over a socket: the tokenizer as its files, the data set as class and
-options, rows as Python's own types. Whatever it cannot do (a row that holds something else, an exception) is done by
-this process instead, which then raises what it would have raised alone. All are children of one interpreter that has
-read the tokenizer, and is not this one: a process that runs threads cannot be forked.
+options, rows as JSON. Whatever it cannot do (a row that JSON cannot hold, an exception) is done by this process
+instead, which then raises what it would have raised alone. All are children of one interpreter that has read the
+tokenizer, and is not this one: a process that runs threads cannot be forked.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -31,7 +30,7 @@ from safetensors.numpy import load
 
 from ptsdk.data.columns import from_columns
 from ptsdk.data.example import Row
-from ptsdk.data.frames import packed, receive, send, stream_of
+from ptsdk.data.frames import packed, receive, send, stream_of, unpacked
 from ptsdk.data.pipeline import PROBLEMS, Encoded, Rules, encode_rows
 from ptsdk.data.report import Tally
 from ptsdk.data.spelling import spelled
@@ -170,7 +169,7 @@ class Processes:
     def _ask(self, task: dict[str, Any], chunk: list[Row]) -> Encoded | None:
         """The examples of ``chunk`` by this thread's worker; None where it cannot make them."""
         stream: BufferedIOBase | None = self._mine.stream
-        question = packed({**task, "rows": [(row.values, row.place, row.fault) for row in chunk]})
+        question = packed({**task, "rows": [[row.values, row.place, row.fault] for row in chunk]})
         if stream is None or question is None:
             return None
         with suppress(ConnectionError):  # nobody will answer either
@@ -208,7 +207,7 @@ def _start(ends: list[socket], begin: dict[str, Any]) -> subprocess.Popen[bytes]
 def _answer(stream: BufferedIOBase) -> dict[str, Any] | None:
     """None from a worker that has died."""
     answer = receive(stream)
-    return None if answer is None else json.loads(answer)
+    return None if answer is None else unpacked(answer)
 
 
 def _chunks(rows: Iterable[Row]) -> Iterator[tuple[list[Row], UserError | None]]:

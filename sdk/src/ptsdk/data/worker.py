@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import sys
+from contextlib import suppress
 from functools import cache
 from io import BufferedIOBase
 from pathlib import Path
@@ -37,20 +38,23 @@ def serve(*ends: int) -> None:
     os.dup2(2, 1)  # what a data set prints is no answer
     streams = [stream_of(socket(fileno=end)) for end in ends]
     try:
-        tokenizer, why = _tokenizer(**unpacked(sys.stdin.buffer.read())), None
-    except (UserError, TypeError, ValueError, EOFError) as error:
-        tokenizer, why = None, str(error)
+        tokenizer = _tokenizer(**unpacked(sys.stdin.buffer.read()))
+    except (UserError, TypeError, ValueError) as error:
+        for stream in streams:
+            _answer(stream, {"why": str(error)})
+        return
     gc.freeze()  # what is there now is shared, and stays
     for stream in streams:
-        _answer(stream, {"why": why})
-        if tokenizer and os.fork() == 0:
+        if os.fork() == 0:
             for other in streams:
                 if other is not stream:
                     other.close()
-            return _answer_all(stream, tokenizer)
+            with suppress(ConnectionError):  # nobody waits for the answer any more
+                _answer_all(stream, tokenizer)
+            return
     for stream in streams:
         stream.close()
-    return _wait_for(len(streams) if tokenizer else 0)
+    _wait_for(len(streams))
 
 
 def _wait_for(children: int) -> None:
@@ -61,6 +65,7 @@ def _wait_for(children: int) -> None:
 
 
 def _answer_all(stream: BufferedIOBase, tokenizer: Tokenizer) -> None:
+    _answer(stream, {"why": None})
     while (question := receive(stream)) is not None:
         try:
             arrays, notes = _encoded(tokenizer, **unpacked(question))

@@ -103,11 +103,9 @@ def test_a_kept_tokenizer_encodes_when_it_is_asked(here: Path) -> None:
     known = kept.from_folder(here / "words")
     assert isinstance(known, FastTokenizer) and plain is not None
     assert known._parsed is None
-    assert (
-        known.encode_with_offsets("a0 b1 c")
-        == plain.encode_with_offsets("a0 b1 c")
-        == ([1, 2, 0], [(0, 2), (3, 5), (6, 7)])
-    )
+    for one in (known, plain):
+        ids, offsets = one.encode_with_offsets("a0 b1 c")
+        assert (ids, list(offsets)) == ([1, 2, 0], [(0, 2), (3, 5), (6, 7)])
     assert known.decode([1, 2]) == plain.decode([1, 2]) == "a0 b1"
     assert known.fingerprint() == plain.fingerprint()
     known.set_chat_template("{{ messages }}")

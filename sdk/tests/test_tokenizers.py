@@ -179,7 +179,12 @@ def test_made_from_parts_it_obeys_the_flags(flags: dict[str, bool], tmp_path: Pa
 def test_offsets_cover_every_character() -> None:
     tokenizer = FastTokenizer(with_bos(bpe()), NAMES)
     for text in TEXTS:
-        _, offsets = tokenizer.encode_with_offsets(text)
+        ids, offsets = tokenizer.encode_with_offsets(text)
+        whole = tokenizer._backend.encode(text, add_special_tokens=False).offsets
+        assert list(offsets) == [offsets[i] for i in range(len(ids))] == offsets[:] == whole
+        assert offsets[-1:] == whole[-1:] and (not ids or offsets[-1] == whole[-1])
+        with pytest.raises(IndexError):
+            offsets[len(ids)]
         covered = {place for start, end in offsets for place in range(start, end)}
         assert covered == set(range(len(text)))
 

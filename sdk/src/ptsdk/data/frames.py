@@ -57,12 +57,13 @@ def _is_plain(value: Any) -> bool:
     while left:
         one = left.pop()
         kind = type(one)
-        if kind is list:
-            left += one
-        elif kind is dict:
-            left += one.values()
+        if kind is dict:
             if not all(type(key) is str for key in one):
                 return False
+            one, kind = list(one.values()), list
+        if kind is list:
+            if not PLAIN.issuperset(map(type, one)):
+                left += one
         elif kind not in PLAIN:
             return False
     return True

@@ -98,7 +98,7 @@ class StoreBuilder:
         if extras:
             self._extras[len(self._lines)] = extras
         for document in example.documents:
-            self._tokens.extend(document.tokens)
+            self._tokens.fromlist(list(document.tokens))
             self._supervised.extend(document.supervised)
             self._document_ends.append(len(self._tokens))
         self._example_ends.append(len(self._document_ends) - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -28,7 +29,7 @@ class Tokenizer(ABC):
         """Ids of ``text``; ``special`` adds BOS/EOS where this tokenizer does. Special tokens
         spelled out in the text become their ids, as transformers does."""
 
-    def encode_with_offsets(self, text: str, *, special: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+    def encode_with_offsets(self, text: str, *, special: bool = False) -> tuple[list[int], Sequence[tuple[int, int]]]:
         """Ids, and for each the ``[start, end)`` of the characters of ``text`` it stands for. Neither starts nor ends
         ever go back.
 

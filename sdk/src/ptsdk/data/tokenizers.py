@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, overload
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
@@ -191,14 +191,13 @@ class FastTokenizer(Tokenizer):
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return [*self._prefix, *ids, *self._suffix] if special else ids
 
-    def encode_with_offsets(self, text: str, *, special: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+    def encode_with_offsets(self, text: str, *, special: bool = False) -> tuple[list[int], Sequence[tuple[int, int]]]:
         """Ids and the characters each stands for; what the tokenizer adds stands for none."""
         encoding = self._backend.encode(text, add_special_tokens=False)
-        ids, offsets = encoding.ids, encoding.offsets
         if not special:
-            return ids, offsets
+            return encoding.ids, _Offsets(encoding)
         before, after = [(0, 0)] * len(self._prefix), [(len(text), len(text))] * len(self._suffix)
-        return [*self._prefix, *ids, *self._suffix], [*before, *offsets, *after]
+        return [*self._prefix, *encoding.ids, *self._suffix], [*before, *encoding.offsets, *after]
 
     def decode(self, ids: list[int], *, skip_special: bool = True) -> str:
         """Text of ``ids``, with spaces cleaned up where the config asks for it."""
@@ -255,6 +254,28 @@ class FastTokenizer(Tokenizer):
             pipeline = hashlib.sha256(self._json()).hexdigest()
             self._fingerprint = hashlib.sha256(json.dumps([pipeline, *rest], sort_keys=True).encode()).hexdigest()
         return self._fingerprint
+
+
+class _Offsets(Sequence[tuple[int, int]]):
+    """Those of one encoding, each made when it is asked for: a mask asks for a few of them."""
+
+    def __init__(self, encoding: tokenizers.Encoding) -> None:
+        self._encoding, self._size = encoding, len(encoding)
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[tuple[int, int]]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, int) and 0 <= index < self._size:
+            return self._encoding.token_to_chars(index)
+        return self._encoding.offsets[index]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self._encoding.offsets)
 
 
 class ByteTokenizer(FastTokenizer):

@@ -24,7 +24,7 @@ from ptsdk.data.frames import packed, unpacked
 from ptsdk.data.pipeline import Encoded, Rules, encode_dataset
 from ptsdk.data.processes import Processes
 from ptsdk.data.spelling import built, spelled
-from ptsdk.data.tokenizers import ByteTokenizer
+from ptsdk.data.tokenizers import ByteTokenizer, FastTokenizer
 from ptsdk.errors import RunError, UserError
 
 HERE = Path()
@@ -83,9 +83,10 @@ def two(folder: Path) -> Iterator[Processes]:
 
 def ready(tokenizer: Any) -> Processes:
     workers = Processes(tokenizer, 2)
-    both = threading.Barrier(2)
-    for waited in [workers._started().submit(both.wait) for _ in range(2)]:
+    both, threads = threading.Barrier(2), workers._started()
+    for waited in [threads.submit(both.wait) for _ in range(2)]:
         waited.result()
+    assert not Path(workers._files.name).exists()  # what they read is not left to a run that is killed
     return workers
 
 
@@ -132,10 +133,10 @@ def test_workers_end_with_the_process_that_asks(folder: Path):
     script = f"""
 import os, sys, threading
 from ptsdk.data.processes import Processes
-from ptsdk.data.tokenizers import ByteTokenizer
+from ptsdk.data.tokenizers import ByteTokenizer, FastTokenizer
 workers = Processes(ByteTokenizer({TEMPLATE!r}), 2)
-both = threading.Barrier(2)
-for waited in [workers._started().submit(both.wait) for _ in range(2)]:
+both, threads = threading.Barrier(2), workers._started()
+for waited in [threads.submit(both.wait) for _ in range(2)]:
     waited.result()
 print(workers._process.pid, flush=True)
 sys.stdin.read()
@@ -156,18 +157,44 @@ os._exit(0)
     pytest.fail("the workers went on without anybody to ask them")
 
 
-class Unreadable(ByteTokenizer):
-    """A kind that is another one once it is saved and read."""
+class Shouting(FastTokenizer):
+    """Of a plugin: what it does is in no file."""
 
-    def fingerprint(self) -> str:
-        return "another"
+    def encode_with_offsets(self, text: str, *, special: bool = False) -> Any:
+        return super().encode_with_offsets(text.upper(), special=special)
+
+
+def test_a_tokenizer_of_a_plugin_works_here_alone(folder: Path, monkeypatch):
+    monkeypatch.setattr(processes, "MANY", 64)
+    dataset = Instruct(path=str(folder / "a.jsonl"))
+    own = Shouting(ByteTokenizer()._backend, {}, TEMPLATE)
+    alone = encode_dataset(dataset, own, HERE, RULES)
+    with Processes(own, 2) as workers:
+        assert_same(workers.encode(dataset, dataset.rows(HERE), RULES), alone)
+        assert workers._process is None
+
+
+def test_a_template_that_was_assigned_is_that_of_the_workers(folder: Path, monkeypatch):
+    monkeypatch.setattr(processes, "encode_rows", None)
+    monkeypatch.setattr(processes.Future, "cancel", lambda self: False)
+    dataset = Instruct(path=str(folder / "text.jsonl"), columns={"prompt": "text", "completion": "text"})
+    tokenizer, before = ByteTokenizer(TEMPLATE), ByteTokenizer(TEMPLATE).fingerprint()
+    assert tokenizer.fingerprint() == before
+    tokenizer.chat_template = TEMPLATE.replace("<eos>", "<bos>")
+    assert tokenizer.fingerprint() != before
+    alone = encode_dataset(dataset, tokenizer, HERE, RULES)
+    assert 256 in alone.store.tokens and 257 not in alone.store.tokens
+    with ready(tokenizer) as workers:
+        assert_same(workers.encode(dataset, dataset.rows(HERE), RULES), alone)
 
 
 def test_rows_are_made_here_where_the_workers_have_no_tokenizer(folder: Path, capsys, monkeypatch):
     monkeypatch.setattr(processes, "MANY", 64)
     dataset = Instruct(path=str(folder / "a.jsonl"))
     alone = encode_dataset(dataset, ByteTokenizer(TEMPLATE), HERE, RULES)
-    with ready(Unreadable(TEMPLATE)) as workers:
+    other = ByteTokenizer(TEMPLATE)
+    monkeypatch.setattr(other, "fingerprint", lambda: "another")
+    with ready(other) as workers:
         assert_same(workers.encode(dataset, dataset.rows(HERE), RULES), alone)
     assert capsys.readouterr().err.count("tokenize rows do not: the tokenizer is not the same") == 1
     monkeypatch.setattr(sys, "executable", "false")

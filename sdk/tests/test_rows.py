@@ -184,3 +184,13 @@ def test_a_hub_data_set_is_read_by_datasets(tmp_path: Path, monkeypatch: pytest.
     assert len(fingerprint("hf://datasets/org/name", tmp_path, "test")) == 64
     with pytest.raises(UserError, match="names a split"):
         list(read("hf://datasets/org/name:test", tmp_path, "train"))
+
+
+def test_rows_are_nested_so_deep_and_no_deeper(tmp_path: Path) -> None:
+    """The limit is ours: Python's own depends on how deep the process stands that asks."""
+    for depth, fault in ((200, ""), (201, "nested too deep")):
+        text = '{"a": ' + "[" * (depth - 1) + "]" * (depth - 1) + "}"
+        for name, content in (("a.jsonl", text), ("a.json", f"[{text}]")):
+            (tmp_path / name).write_text(content)
+            (row,) = read(name, tmp_path)
+            assert bool(row.fault) == bool(fault) and fault in row.fault

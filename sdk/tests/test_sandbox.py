@@ -10,6 +10,8 @@ from ptsdk.data.tokenizers import ByteTokenizer
 from ptsdk.errors import UserError
 
 MESSAGES = [{"role": "user", "content": "10000000 of 100 %d {}"}, {"role": "assistant", "content": "b"}]
+NESTING = "{% set ns = namespace(x=[1]) %}{% for i in range(40) %}{% set ns.x = OP %}{% endfor %}{{ TEXT }}"
+"""2^40 items, of which 40 are in memory."""
 DOUBLING = "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = OP %}{% endfor %}"
 
 
@@ -29,6 +31,14 @@ def written(template: str) -> str:
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "without end"),
         ("{{ 9**(9**9) }}", "bits"),
         ("{% set ns = namespace(x=3) %}{% for i in range(60) %}{% set ns.x = ns.x * ns.x %}{% endfor %}", "bits"),
+        (NESTING.replace("OP", "[ns.x, ns.x]").replace("TEXT", "ns.x"), "more than"),
+        (NESTING.replace("OP", "[ns.x, ns.x]").replace("TEXT", "ns.x|string|length"), "more than"),
+        (NESTING.replace("OP", "(ns.x, ns.x)").replace("TEXT", "'' ~ ns.x"), "more than"),
+        (NESTING.replace("OP", "{'a': ns.x, 'b': ns.x}").replace("TEXT", "ns.x|tojson"), "more than"),
+        (NESTING.replace("OP", "[ns.x, ns.x]").replace("TEXT", "'%s' % (ns.x,)"), "more than"),
+        (NESTING.replace("OP", "[ns.x, ns.x]").replace("TEXT", "'{}'.format(ns.x)"), "more than"),
+        (NESTING.replace("OP", "[ns.x, ns.x]").replace("TEXT", "ns.x|join(',')"), "more than"),
+        (NESTING.replace("OP", "[ns.x, ns.x]").replace("TEXT", "ns"), "more than"),
         ("{{ 'x' * 10**10 }}", "more than"),
         ("{{ ([1] * 10**9)|length }}", "more than"),
         (DOUBLING.replace("OP", "ns.x + ns.x"), "more than"),

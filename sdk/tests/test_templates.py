@@ -137,3 +137,10 @@ def test_what_is_wrong_is_said() -> None:
         render(ByteTokenizer(), CONVERSATIONS["single"])
     with pytest.raises(BadRow, match="take turns"):
         render(ByteTokenizer(TEMPLATES["folded_system"]), [{"role": "assistant", "content": "x"}])
+
+
+def test_each_generation_block_is_found_without_reading_what_is_before_it() -> None:
+    """A row of many blocks: to add up the text before each would take a minute."""
+    loops, ends = "{% for a in range(99999) %}{% for b in range(99999) %}", "{% endfor %}{% endfor %}"
+    with pytest.raises(BadRow, match="steps"):
+        render(ByteTokenizer(loops + "{% generation %}{% endgeneration %}" + ends), [])

@@ -39,6 +39,9 @@ FULL = ("train.activation_checkpointing=full",)
 IN_BACKWARD = ("train.optimizer_in_backward=true", "train.clip_grad_norm=null")
 SMALL = ("optimizer.use=adamw-8bit",)
 LORA = ("adapter={use: lora, rank: 8, alpha: 16}",)
+UPPER = "adapter={use: lora, rank: 8, alpha: 16, targets: '.*layers[.][67][.].*_proj'}"
+UNEVEN = ("data.train.path=uneven.jsonl", "data.packing=false", "train.batch_size=32", "train.micro_batch_size=8")
+PAIRS = ("data.train={use: preference, path: pairs.jsonl}", "data.packing=false")
 RUNGS: dict[str, tuple[str, ...]] = {
     "packed, all logits at once": WHOLE,
     "chunked loss": (),
@@ -49,11 +52,18 @@ RUNGS: dict[str, tuple[str, ...]] = {
     "+ 8-bit AdamW": (*FULL, *IN_BACKWARD, *SMALL),
     "LoRA instead of the last two": (*FULL, *LORA),
     "QLoRA: the same on an nf4 base": (*FULL, *LORA, "quantizer=nf4"),
+    "beside it: 4-bit AdamW": (*FULL, *IN_BACKWARD, "optimizer.use=adamw-4bit"),
+    "beside it: LoRA in the last two blocks": (*FULL, UPPER),
+    "beside it: the blocks compiled": ("train.compile=true",),
+    "uneven texts, 8 x 4": UNEVEN,
+    "uneven texts, by 1024 tokens": (*UNEVEN, "train.micro_batch_size=null", "train.micro_batch_tokens=1024"),
+    "DPO, a copy as reference": (*PAIRS, "method={use: dpo, reference: copy}"),
+    "DPO, its log-probs made before": (*PAIRS, "method={use: dpo, reference: precompute}"),
 }
 
 
 def write_job(folder: Path) -> Path:
-    """Four packs of 512 tokens a step, every token supervised."""
+    """Four packs of 512 tokens a step, every token supervised; beside them texts of uneven lengths, and pairs."""
     import yaml
 
     shutil.copy(HERE / "plain_loss.py", folder)
@@ -61,6 +71,10 @@ def write_job(folder: Path) -> Path:
     (folder / "rows.jsonl").write_text(
         "".join(json.dumps({"text": f"{i} {text[i % 40 :]}"}) + "\n" for i in range(200))
     )
+    lengths = [16 * 2 ** (i * 7 % 6) for i in range(200)]  # 16 to 512, in no order
+    (folder / "uneven.jsonl").write_text("".join(json.dumps({"text": "w" * length}) + "\n" for length in lengths))
+    pairs = [{"prompt": text, "chosen": f" {i} yes {text}", "rejected": f" {i} no {text}"} for i in range(40)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     job = {
         "api": 1,
         "model": {"use": "llama", "config": SHAPE, "dtype": "float32"},

@@ -52,10 +52,11 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "RAYON_NUM_THREADS": "1",
-    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=2000:glibc.malloc.hugetlb=1",
 }
-"""Of a worker: it is one of many. A row makes and frees thousands of small pieces, of which glibc would keep 7 of a
-size at hand (a tenth of the time), and looks them up all over a large vocabulary (a twentieth, in large pages)."""
+"""Of a worker: it is one of many."""
+TUNABLES = "glibc.malloc.tcache_count=2000:glibc.malloc.hugetlb=1"
+"""A row makes and frees thousands of small pieces, of which glibc would keep 7 of a size at hand (a tenth of the time),
+and looks them up all over a large vocabulary (a twentieth, in large pages)."""
 
 
 def cores() -> int:
@@ -109,7 +110,9 @@ class Processes:
         Raises:
             RunError: a worker died.
         """
-        words = spelled(dataset) if self._count > 1 else None
+        # A class of a plugin may do what no file of it says.
+        own = type(self._tokenizer).__module__.startswith("ptsdk.data.")
+        words = spelled(dataset) if own and self._count > 1 else None
         if words is None:
             return encode_rows(dataset, rows, self._tokenizer, rules)
         parts, total, problems = [StoreBuilder().build()], Tally(), list[Problem]()
@@ -161,6 +164,7 @@ class Processes:
         answer = _answer(stream)
         self._mine.stream = stream if answer and answer["why"] is None else None
         with self._lock:
+            self._files.cleanup()  # read, or never will be; nothing stays of a run that is killed later
             tells, self._tells = self._tells and self._mine.stream is None, False
         if tells:
             why = answer["why"] if answer else f"exit status {self._status()}"
@@ -188,13 +192,15 @@ class Processes:
 def _start(ends: list[socket], begin: dict[str, Any]) -> subprocess.Popen[bytes]:
     """A process whose children will answer at ``ends``; they are its own from now on."""
     numbers = [end.fileno() for end in ends]
+    tunables = ":".join(filter(None, (TUNABLES, os.environ.get("GLIBC_TUNABLES"))))
+    path = os.pathsep.join(filter(None, sys.path))
     # -P: the working directory is no place to import from, unless it is one for this process too.
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", f"from ptsdk.data.worker import serve; serve(*{numbers})"],
         stdin=subprocess.PIPE,
         pass_fds=numbers,
         start_new_session=True,
-        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, **ENVIRONMENT, "GLIBC_TUNABLES": tunables, "PYTHONPATH": path},
     )
     for end in ends:
         end.close()

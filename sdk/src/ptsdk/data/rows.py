@@ -22,6 +22,8 @@ from ptsdk.redaction import CREDENTIALS, hide
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 LINES = (".jsonl", ".ndjson")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+DEEPEST = 200
+"""Levels of lists and objects in a row."""
 _CUT_OFF = "NUL bytes: the file was cut off while it was written"
 
 
@@ -208,7 +210,20 @@ def _beyond(error: Exception) -> str:
 def _row(values: Any, place: str) -> Row:
     if not isinstance(values, dict):
         return Row({}, place, f"a row must be an object, found {type(values).__name__}")
+    if _is_deep(values):
+        return Row({}, place, "cannot be read: nested too deep")
     return Row(values, place)
+
+
+def _is_deep(values: Any) -> bool:
+    """Whether it is nested more than ``DEEPEST`` deep. How deep Python itself goes depends on who asks it to."""
+    level = [values]
+    for _ in range(DEEPEST):
+        nested = [one for one in level if isinstance(one, (dict, list))]
+        if not nested:
+            return False
+        level = [item for one in nested for item in (one.values() if isinstance(one, dict) else one)]
+    return True
 
 
 def _json(file: DataFile, stream: IO[bytes]) -> Iterator[Row]:

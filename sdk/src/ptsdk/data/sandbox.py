@@ -16,6 +16,7 @@ from typing import Any
 
 from jinja2 import TemplateRuntimeError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 MAX_STEPS = 2_000_000
@@ -38,6 +39,12 @@ AMPLIFYING = frozenset({"replace", "join", "translate", "indent", "wordwrap"})
 FREE = frozenset({"default", "d"})
 """Filters that hand their argument on."""
 
+ITEMS = frozenset({"length", "count", "list", "first", "last", "map", "select", "reject", "selectattr", "rejectattr"})
+"""Filters that make no text of what they are given."""
+NESTED = (list, tuple, dict, Namespace)
+MAX_ITEMS = 2**20
+"""Items, those inside others too, of a list that is made into text."""
+
 _WIDTH = re.compile(r"(%[^a-zA-Z%]*|\{[^{}]*)\d{7}")
 
 
@@ -51,7 +58,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(finalize=_printed, **options)
         self._counts = threading.local()
         self.concat = _concat  # type: ignore[method-assign]  # of blocks and macros
         self.globals.pop("lipsum")
@@ -74,6 +81,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """
         self._counts.written += characters
         _check_size(self._counts.written)
+
+    def written(self) -> int:
+        """How many characters were written so far."""
+        written: int = self._counts.written
+        return written
 
     def step(self, cost: int = 1) -> None:
         """Count a loop item, a call, or something made.
@@ -106,7 +118,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def joined(self, *parts: Any) -> str:
         """What ``a ~ b`` means."""
-        return _concat([str(part) for part in parts])
+        return _concat([str(_printed(part)) for part in parts])
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """See jinja2; looks at the arguments first."""
@@ -168,6 +180,9 @@ def _concat(parts: Iterable[str]) -> str:
 
 def _check_arguments(name: str, value: Any, arguments: list[Any]) -> None:
     """Before ``value.name(*arguments)`` or ``value|name(*arguments)``."""
+    if name not in ITEMS:
+        for one in (value, *arguments):
+            _printed(one)
     if name in ("format", "format_map"):
         _check_format(value, arguments)
     elif any(isinstance(a, int) and abs(a) > MAX_NUMBER for a in arguments):
@@ -193,10 +208,28 @@ def _check_operands(operator: str, left: Any, right: Any) -> None:
 
 def _check_format(text: object, values: Iterable[Any]) -> None:
     """A width may stand in the text, or among the values where the text says so."""
+    values = [_printed(value) for value in values]
     wide = isinstance(text, str) and _WIDTH.search(text)
     from_values = isinstance(text, str) and ("*" in text or re.search(r":[^{}]*\{", text))
     if wide or (from_values and any(isinstance(v, int) and abs(v) > MAX_NUMBER for v in values)):
         raise TemplateLimit(f"a format is wider than {MAX_NUMBER}")
+
+
+def _printed(value: Any) -> Any:
+    """``value``, which is about to be text: a list may hold another one twice, which holds a third one twice."""
+    if type(value) is str or not isinstance(value, NESTED):
+        return value
+    left, seen = [value], 0
+    while left:
+        one = left.pop()
+        seen += 1
+        if isinstance(one, Namespace):
+            one = object.__getattribute__(one, "__dict__")
+        if isinstance(one, NESTED):
+            left += one.values() if isinstance(one, dict) else one
+        if seen + len(left) > MAX_ITEMS:
+            raise TemplateLimit(f"it makes a text of a list of more than {MAX_ITEMS} items")
+    return value
 
 
 def _length(value: Any) -> int:

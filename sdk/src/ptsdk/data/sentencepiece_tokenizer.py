@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ptsdk.data import tokenizer_files as files
-from ptsdk.data.tokenizer import Tokenizer
+from ptsdk.data.tokenizer import TemplatedTokenizer
 from ptsdk.errors import Problem, UserError
 
 SPACE = "\u2581"
@@ -18,7 +18,7 @@ GUARD = "\ue000"
 """A private-use character: no vocabulary has a piece that joins it to what follows."""
 
 
-class SentencePieceTokenizer(Tokenizer):
+class SentencePieceTokenizer(TemplatedTokenizer):
     """tokenizer.model as SentencePiece reads it.
 
     Control pieces (``<s>``) and the config's added tokens become their ids wherever they are
@@ -38,7 +38,7 @@ class SentencePieceTokenizer(Tokenizer):
         self._proto = path.read_bytes()
         self._loaded: Any = _load(self._proto, path)
         self.config = dict(config)
-        self._set_templates(chat_template)
+        self.templates = files.named_templates(chat_template)
         self.special_tokens = {**self._own_special_tokens(), **files.special_tokens(self.config)}
         self._added = self._added_tokens()
         self._by_id = {index: text for text, index in self._added.items()}
@@ -61,15 +61,6 @@ class SentencePieceTokenizer(Tokenizer):
     def release(self) -> None:
         """Keep the bytes of tokenizer.model alone; see the contract."""
         self._loaded = None
-
-    def _set_templates(self, chat_template: str | Mapping[str, str] | None) -> None:
-        self.templates = files.named_templates(chat_template)
-        self.chat_template = self.templates.get("default")
-        self.tool_template = self.templates.get("tool_use")
-
-    def set_chat_template(self, template: str) -> None:
-        """Replace every chat template with this one."""
-        self._set_templates(template)
 
     def _own_special_tokens(self) -> dict[str, str]:
         ids = {"bos": self._processor.bos_id(), "eos": self._processor.eos_id(), "unk": self._processor.unk_id()}

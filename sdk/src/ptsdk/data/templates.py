@@ -106,7 +106,7 @@ def render(
     }
     environment, compiled = _compile(template)
     try:
-        with environment.counting(), environment.tracking(written, spans):
+        with environment.counting(), environment.tracking(spans):
             for block in compiled.generate(context):
                 environment.add(len(block))
                 written.append(block)
@@ -135,20 +135,18 @@ class _Environment(BoundedEnvironment):
         self.globals["namespace"] = _Namespace
 
     @contextmanager
-    def tracking(self, written: list[str], spans: list[tuple[int, int]]) -> Iterator[None]:
-        """Inside, blocks add their ``[start, end)`` to ``spans``; ``written`` is the text so far."""
-        self._local.track = (written, spans)
+    def tracking(self, spans: list[tuple[int, int]]) -> Iterator[None]:
+        """Inside, blocks add their ``[start, end)`` to ``spans``."""
+        self._local.spans = spans
         try:
             yield
         finally:
-            del self._local.track
+            del self._local.spans
 
     def generated(self, caller: Callable[[], str]) -> str:
         """The text of one block, which is about to be written."""
-        text = caller()
-        written, spans = self._local.track
-        start = sum(map(len, written))
-        spans.append((start, start + len(text)))
+        text, start = caller(), self.written()
+        self._local.spans.append((start, start + len(text)))
         return text
 
 

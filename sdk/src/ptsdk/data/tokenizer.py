@@ -67,6 +67,39 @@ class Tokenizer(ABC):
         its data is read. Nothing changes by it but memory, and nothing is done by default."""
 
 
+class TemplatedTokenizer(Tokenizer):
+    """One with several chat templates by name, as files have them: what is assigned is what is saved and hashed."""
+
+    templates: dict[str, str]
+    _fingerprint: str | None = None
+
+    @property
+    def chat_template(self) -> str | None:
+        """See ``Tokenizer``."""
+        return self.templates.get("default")
+
+    @chat_template.setter
+    def chat_template(self, template: str | None) -> None:
+        self._name("default", template)
+
+    @property
+    def tool_template(self) -> str | None:
+        """See ``Tokenizer``."""
+        return self.templates.get("tool_use")
+
+    @tool_template.setter
+    def tool_template(self, template: str | None) -> None:
+        self._name("tool_use", template)
+
+    def set_chat_template(self, template: str) -> None:
+        """Replace every chat template with this one."""
+        self.templates, self._fingerprint = {"default": template}, None
+
+    def _name(self, name: str, template: str | None) -> None:
+        others = {key: value for key, value in self.templates.items() if key != name}
+        self.templates, self._fingerprint = others | ({} if template is None else {name: template}), None
+
+
 def piece_of(tokenizer: Tokenizer, token_id: int) -> str | None:
     """The raw piece of one id, None where no token has it."""
     try:

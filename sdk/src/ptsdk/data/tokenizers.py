@@ -14,7 +14,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
 from ptsdk.data import llama_tokenizer
 from ptsdk.data import tokenizer_files as files
-from ptsdk.data.tokenizer import Tokenizer
+from ptsdk.data.tokenizer import TemplatedTokenizer, Tokenizer
 from ptsdk.errors import Problem, UserError
 
 UNREAD = ("vocab.json", "vocab.txt", "tekken.json", "tiktoken.model", "spiece.model")
@@ -36,7 +36,7 @@ class Facts(NamedTuple):
     fingerprint: str
 
 
-class FastTokenizer(Tokenizer):
+class FastTokenizer(TemplatedTokenizer):
     """What transformers' AutoTokenizer makes of the same tokenizer.json, id for id.
 
     tokenizer.json is taken as it is, but for the class LlamaTokenizer, which rebuilds it
@@ -103,7 +103,7 @@ class FastTokenizer(Tokenizer):
 
     def _describe(self, config: Mapping[str, Any], chat_template: str | Mapping[str, str] | None) -> None:
         self.config = dict(config)
-        self._set_templates(chat_template)
+        self.templates = files.named_templates(chat_template)
         self.special_tokens = files.special_tokens(self.config)
 
     @property
@@ -128,16 +128,6 @@ class FastTokenizer(Tokenizer):
 
     def _splits_special(self) -> bool:
         return bool(self.config.get("split_special_tokens", False))
-
-    def _set_templates(self, chat_template: str | Mapping[str, str] | None) -> None:
-        self.templates = files.named_templates(chat_template)
-        self.chat_template = self.templates.get("default")
-        self.tool_template = self.templates.get("tool_use")
-
-    def set_chat_template(self, template: str) -> None:
-        """Replace every chat template with this one."""
-        self._set_templates(template)
-        self._fingerprint = None
 
     def _id(self, name: str) -> int | None:
         text = self.special_tokens.get(name)

@@ -219,10 +219,10 @@ def _is_deep(values: Any) -> bool:
     """Whether it is nested more than ``DEEPEST`` deep. How deep Python itself goes depends on who asks it to."""
     level = [values]
     for _ in range(DEEPEST):
-        nested = [one for one in level if isinstance(one, (dict, list))]
-        if not nested:
+        level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
+        level = [item for item in level if isinstance(item, (dict, list))]
+        if not level:
             return False
-        level = [item for one in nested for item in (one.values() if isinstance(one, dict) else one)]
     return True
 
 

@@ -123,6 +123,8 @@ def resident_and_rate(path: Path, overrides: tuple[str, ...]) -> dict[str, float
     torch.set_num_threads(1)
     job = load_job(path, overrides, registry)
     run = assemble(job, registry)
+    job.output_dir.mkdir(parents=True, exist_ok=True)
+    job.method.prepare(run)
     trainer = Trainer(run, RunEventBus([]), Saver(RunDir(job.output_dir), job.train, run.world.device))
     rates, loss = [], 0.0
     for micro_batches in job.method.batches(run):

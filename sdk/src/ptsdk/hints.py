@@ -23,6 +23,7 @@ _BY_DIST: dict[str, dict[str, tuple[str, ...]]] = {
     "ptsdk-mlflow": {"logger": ("mlflow",)},
     "ptsdk-gguf": {"checkpoint-format": ("gguf",)},
     "ptsdk-lm-eval": {"command": ("eval",)},
+    "ptsdk-torchtune": {"command": ("migrate",)},
     "ptsdk-templates": {"command": ("new-plugin",)},
 }
 

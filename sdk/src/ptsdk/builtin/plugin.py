@@ -153,5 +153,6 @@ def ptsdk_commands() -> list[Spec]:
         Spec("data", "ptsdk.cli.data:data", "The rows of a job as the model sees them"),
         Spec("diff", "ptsdk.cli.diff:diff", "Why two runs differ, and where their losses part"),
         Spec("generate", "ptsdk.cli.generate:generate", "Text from a model"),
+        Spec("download", "ptsdk.cli.download:download", "A model on this machine, before a job asks for it"),
         Spec("export", "ptsdk.cli.export:export", "A trained model for other programs, adapters merged or not"),
     ]

@@ -1,0 +1,1 @@
+"""Jobs of ptsdk made of torchtune's configs."""

@@ -60,12 +60,16 @@ class Config:
         self._values = self._filled(source.values, ())
 
     def get(self, path: str, default: Any = None) -> Any:
-        """The value at ``path``; ``default`` where there is none, or ``null``."""
+        """The value at ``path``; ``default`` where there is none, or ``null``. One of another kind than ``default`` is
+        refused."""
         self._asked.add(path)
         value: Any = self._values
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
-        return default if value is None else value
+        if value is None or default is None or _alike(value, default):
+            return default if value is None else value
+        self.refuse(path, f"{value!r} is of another kind than expected", f"torchtune's own is {default!r}")
+        return default
 
     def component(self, path: str) -> str:
         """The dotted name that stands at ``path._component_``, empty where there is none."""
@@ -108,6 +112,12 @@ class Config:
                 raise UserError(self._source.problem(keys, f"there is no {path}", "write the value out"))
             value = value[key]
         return value
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether both are numbers, or of one type."""
+    number = isinstance(default, (int, float)) and not isinstance(default, bool)
+    return isinstance(value, (int, float) if number else type(default)) and isinstance(value, bool) <= (not number)
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[str]:

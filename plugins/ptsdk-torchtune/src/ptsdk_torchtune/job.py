@@ -238,8 +238,8 @@ def _train(config: Config) -> dict[str, Any]:
 
 
 def _length(config: Config) -> dict[str, Any]:
-    epochs, most = config.get("epochs", 1), config.get("max_steps_per_epoch")
-    if most is None:
+    epochs, most = config.get("epochs", 1), config.get("max_steps_per_epoch", 0)
+    if not most:
         return {"epochs": epochs}
     config.note("max_steps_per_epoch", "steps are counted over all epochs: one that has fewer is followed by the next")
     return {"steps": epochs * most}

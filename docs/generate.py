@@ -6,7 +6,7 @@
 files its author writes. ``conformance.md``: every suite of ``ptsdk.testing`` and what each of its tests
 proves. ``job.schema.json``: the job file, for editors. ``matrix.md`` and ``reliability.md``: what was
 recorded of long runs (``recorded.py``). ``benchmarks.md``: what ``make bench`` measured (``benched.py``). In pages
-written by hand, the blocks that are slices of files (``slices.py``), and the ladder of ``memory.md``.
+written by hand, the blocks that are slices of files (``slices.py``), and what was recorded (``recorded.py``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benched import benchmarks
-from recorded import matrix, reliability, with_ladder
+from recorded import matrix, reliability, with_recorded
 from slices import filled
 
 from ptsdk import testing
@@ -188,7 +188,7 @@ def main() -> int:
         "reliability.md": NOTE + reliability(),
     }
     by_hand = [page for page in HERE.glob("*.md") if page.name not in pages]
-    pages |= {page.name: with_ladder(filled(page.read_text("utf-8"))) for page in by_hand}
+    pages |= {page.name: with_recorded(filled(page.read_text("utf-8"))) for page in by_hand}
     stale = [n for n, text in pages.items() if not (HERE / n).exists() or (HERE / n).read_text("utf-8") != text]
     if "--check" in sys.argv[1:]:
         print(f"stale: {', '.join(stale)}; run python docs/generate.py" if stale else "the reference pages are fresh")

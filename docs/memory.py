@@ -28,6 +28,7 @@ IN_BACKWARD = ("train.optimizer_in_backward=true", "train.clip_grad_norm=null")
 SMALL = "optimizer.use=adamw-8bit"
 LORA = "adapter={use: lora, rank: 8, alpha: 16}"
 NF4 = "quantizer=nf4"
+OFFLOADED = "train.activation_offloading=true"
 SHARDED = "strategy=fsdp2"
 
 LADDER: list[tuple[str, tuple[str, ...], str]] = [
@@ -45,6 +46,11 @@ TABLE: list[tuple[str, str, tuple[str, ...], int, str]] = [
     ("70B full", "3.1 70B", (FULL, SHARDED), 8, "13.9"),
     ("70B LoRA", "3.1 70B", (FULL, LORA, SHARDED), 8, "27.6"),
     ("405B QLoRA", "3.1 405B", (FULL, LORA, NF4, SHARDED), 8, "44.8"),
+]
+
+LONG: list[tuple[str, tuple[str, ...]]] = [
+    ("activation checkpointing", (FULL, LORA)),
+    ("+ activation offloading", (FULL, LORA, OFFLOADED)),
 ]
 
 
@@ -69,22 +75,26 @@ def planned(model: str, length: int, overrides: tuple[str, ...], processes: int 
         return planner.plan()
 
 
-def row(name: str, plan: Plan, published: str) -> str:
+def row(name: str, plan: Plan, *published: str) -> str:
     """Of the table, in GiB."""
     sizes = plan.bytes()
     cells = [f"{sizes[key] / GIB:.1f}" for key in ("weights", "gradients", "optimizer", "activations", "total")]
-    return f"| {name} | {' | '.join(cells)} | {published} |"
+    return f"| {' | '.join([name, *cells, *published])} |"
 
 
 def main() -> None:
-    """Both tables."""
-    head = "| | weights | gradients | optimizer | activations | total | torchtune |\n|---|---|---|---|---|---|---|"
+    """All tables."""
+    ours = "| | weights | gradients | optimizer | activations | total |"
+    head = f"{ours} torchtune |\n|---|---|---|---|---|---|---|"
     print(f"Llama 3.2 3B, 2 packs of 4096 tokens, bfloat16\n\n{head}")
     for name, overrides, published in LADDER:
         print(row(name, planned("3.2 3B", 4096, overrides), published), flush=True)
     print(f"\nLlama 3.1, 2 packs of 2048 tokens a process, bfloat16\n\n{head}")
     for name, model, overrides, processes, published in TABLE:
         print(row(name, planned(model, 2048, overrides, processes), published), flush=True)
+    print(f"\nLoRA of Llama 3.1 8B, 2 packs of 16384 tokens, bfloat16\n\n{ours}\n|---|---|---|---|---|---|")
+    for name, overrides in LONG:
+        print(row(name, planned("3.1 8B", 16384, overrides)), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,14 @@ MATRIX = TESTS / "matrix" / "results.json"
 KILLS = TESTS / "faults" / "kills.json"
 WORLDS = TESTS / "faults" / "worlds.json"
 LADDER = TESTS / "benchmarks" / "ladder.json"
-MARKED = re.compile(r"(?<=<!-- recorded: ladder -->\n).*?(?=<!-- end of what was recorded -->)", re.DOTALL)
-"""In a page written by hand: where the ladder stands."""
+PIECES = TESTS / "benchmarks" / "pieces.json"
+MARKED = re.compile(r"(<!-- recorded: (\w+) -->\n).*?(?=<!-- end of what was recorded -->)", re.DOTALL)
+"""In a page written by hand: where something that was recorded stands, and what."""
+LOSSES = {
+    "whole": "all logits at once",
+    "core": "`cross_entropy`",
+    "liger": "`liger_cross_entropy`, interpreted",
+}
 RELIABILITY = """\
 Runs die by SIGKILL at random moments and are resumed, again and again, until they end. Then every row of
 `metrics.jsonl`, every tensor of the last checkpoint (weights, optimizer), its other state (cursor, random
@@ -100,9 +106,10 @@ def _moved() -> str:
     return f"{MOVED}\n`{recorded['command']}` on {recorded['date']} ({where}).\n\n{_table(header, rows)}"
 
 
-def with_ladder(page: str) -> str:
-    """The page with the ladder, where it has the marks of one."""
-    return MARKED.sub(lambda _: ladder(), page)
+def with_recorded(page: str) -> str:
+    """The page with what was recorded, where it has the marks of it."""
+    tables = {"ladder": ladder, "attention": attention, "losses": losses}
+    return MARKED.sub(lambda found: found[1] + tables[found[2]](), page)
 
 
 def ladder() -> str:
@@ -115,14 +122,41 @@ def ladder() -> str:
             f"{rung['alive'] / 1e6:.0f} MB",
             f"{rung['planned'] / 1e6:.0f} MB",
             f"{rung['planned'] / rung['alive'] - 1:+.1%}",
-            f"{rung['resident'] / 1e6:.0f} MB",
-            f"{rung['tokens_per_second']:.0f}",
-            f"{rung['loss']:.4f}",
+            *_of_the_process(rung),
         ]
         for name, rung in recorded["rungs"].items()
     ]
+    return _with_place(recorded, _table(header, rows))
+
+
+def _of_the_process(rung: dict[str, float]) -> list[str]:
+    """Nothing where a rung cannot run on a CPU."""
+    if "resident" not in rung:
+        return ["", "", ""]
+    return [f"{rung['resident'] / 1e6:.0f} MB", f"{rung['tokens_per_second']:.0f}", f"{rung['loss']:.4f}"]
+
+
+def attention() -> str:
+    """What attention takes, done one way and another."""
+    recorded = json.loads(PIECES.read_text("utf-8"))
+    ways = list(next(iter(recorded["attention"].values())))
+    rows = [
+        [name, *(f"{found[way]['ms']:.0f} ms, {found[way]['bytes'] / 1e6:.0f} MB" for way in ways)]
+        for name, found in recorded["attention"].items()
+    ]
+    return _with_place(recorded, _table(["documents", *ways], rows))
+
+
+def losses() -> str:
+    """What losses hold."""
+    recorded = json.loads(PIECES.read_text("utf-8"))
+    rows = [[LOSSES[name], f"{found['bytes'] / 1e6:.0f} MB"] for name, found in recorded["losses"].items()]
+    return _with_place(recorded, _table(["", "peak"], rows))
+
+
+def _with_place(recorded: dict[str, Any], table: str) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in recorded["versions"].items())
     return (
         f"\nRecorded on {recorded['date']} with `{recorded['command']}`; {versions}; {recorded['machine']}.\n\n"
-        f"{_table(header, rows)}\n"
+        f"{table}\n"
     )

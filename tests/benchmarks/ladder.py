@@ -54,6 +54,7 @@ RUNGS: dict[str, tuple[str, ...]] = {
     "QLoRA: the same on an nf4 base": (*FULL, *LORA, "quantizer=nf4"),
     "beside it: 4-bit AdamW": (*FULL, *IN_BACKWARD, "optimizer.use=adamw-4bit"),
     "beside it: LoRA in the last two blocks": (*FULL, UPPER),
+    "beside it: LoRA, inputs of blocks offloaded": (*FULL, *LORA, "train.activation_offloading=true"),
     "beside it: the blocks compiled": ("train.compile=true",),
     "uneven texts, 8 x 4": UNEVEN,
     "uneven texts, by 1024 tokens": (*UNEVEN, "train.micro_batch_size=null", "train.micro_batch_tokens=1024"),
@@ -142,7 +143,10 @@ def resident_and_rate(path: Path, overrides: tuple[str, ...]) -> dict[str, float
 def measure(name: str) -> dict[str, float]:
     """Everything of one rung, each part in a process of its own."""
     found: dict[str, float] = {}
-    for part in (planned_and_alive, resident_and_rate):
+    parts = [planned_and_alive]
+    if "train.activation_offloading=true" not in RUNGS[name]:  # to be timed it takes an accelerator
+        parts.append(resident_and_rate)
+    for part in parts:
         command = [sys.executable, "-m", "tests.benchmarks.ladder", "--child", part.__name__, name]
         found |= json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return found
@@ -171,19 +175,25 @@ def main() -> None:
 
 def record(measured: dict[str, Any]) -> None:
     """Into the file, beside the rungs that are there already."""
+    before = json.loads(RESULTS.read_text())["rungs"] if RESULTS.exists() else {}
+    rungs = {name: measured.get(name) or before[name] for name in RUNGS if name in measured or name in before}
+    about = where("python -m tests.benchmarks.ladder --record")
+    about["machine"] += ", one core"
+    RESULTS.write_text(json.dumps({**about, "rungs": rungs}, indent=1) + "\n")
+
+
+def where(command: str) -> dict[str, Any]:
+    """When, by what, with what and on what was measured."""
     import torch
 
     from ptsdk.checkpoint.environment import processor
 
-    before = json.loads(RESULTS.read_text())["rungs"] if RESULTS.exists() else {}
-    rungs = {name: measured.get(name) or before[name] for name in RUNGS if name in measured or name in before}
-    where = {
+    return {
         "date": date.today().isoformat(),
-        "command": "python -m tests.benchmarks.ladder --record",
+        "command": command,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        "machine": f"{processor()}, one core",
+        "machine": processor(),
     }
-    RESULTS.write_text(json.dumps({**where, "rungs": rungs}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
 from ptsdk.checkpoint.run_dir import RunDir
 from ptsdk.job.job import Job
@@ -18,6 +19,7 @@ from ptsdk.registry import Registry
 from ptsdk.train.assemble import assemble
 from ptsdk.train.events import RunEventBus
 from ptsdk.train.frozen import open_frozen, open_model
+from ptsdk.train.offloading import offload_inputs
 from ptsdk.train.saving import Saver
 from ptsdk.train.trainer import Trainer
 
@@ -25,6 +27,8 @@ CONFIG = {
     "vocab_size": 4096, "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4,
     "num_key_value_heads": 2, "tie_word_embeddings": True,
 }  # fmt: skip
+NUMPY = saved_tensors_hooks(lambda t: t.detach().numpy().copy(), lambda kept: torch.from_numpy(kept).clone())
+"""Where offloading goes to without an accelerator."""
 REWARD = """
 class Long:
     def score(self, completions, rows):
@@ -47,6 +51,14 @@ JOBS: dict[str, dict[str, Any]] = {
         "train": {"activation_checkpointing": "full", "activation_checkpointing_every": 2},
     },
     "sft-selective-checkpointing": {"train": {"activation_checkpointing": "selective"}},
+    "sft-offloading": {"train": {"activation_checkpointing": "full", "activation_offloading": True}},
+    "sft-offloading-every-other": {
+        "train": {
+            "activation_checkpointing": "selective",
+            "activation_checkpointing_every": 2,
+            "activation_offloading": True,
+        },
+    },
     "sft-in-backward": {
         "train": {"optimizer_in_backward": True, "micro_batch_size": 4, "clip_grad_norm": None},
     },
@@ -104,8 +116,12 @@ def opened(job: Job, registry: Registry) -> tuple[Models, Workload]:
 
 
 def measured(job: Job, registry: Registry) -> tuple[int, int]:
-    """The most bytes of tensors alive in the steps of a real run, and those of its optimizer's state."""
-    run = assemble(job, registry)
+    """The most bytes of tensors alive in the steps of a real run, and those of its optimizer's state. What is offloaded
+    goes to numpy's memory, which is not counted: a CPU is the host itself."""
+    here = job.model_copy(update={"train": job.train.model_copy(update={"activation_offloading": False})})
+    run = assemble(here, registry)
+    if job.train.activation_offloading:
+        offload_inputs(run.model, job.train.activation_checkpointing_every, NUMPY)
     job.method.prepare(run)
     trainer = Trainer(run, RunEventBus([]), Saver(RunDir(job.output_dir), job.train, run.world.device))
     meter = Meter()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from ptsdk.errors import UserError
@@ -41,6 +42,7 @@ class Counting(Planner):
 @pytest.fixture(params=["activations", pytest.param("weights", marks=pytest.mark.slow)])
 def planner(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counting:
     monkeypatch.setattr("ptsdk.plan.fit.techniques_for", _few)
+    monkeypatch.setattr(Planner, "device", torch.device("cuda", 0))  # where offloading is a technique too
     shape, length = SHAPES[request.param]
     (tmp_path / "train.jsonl").write_text('{"text": "some words"}\n')
     job = {

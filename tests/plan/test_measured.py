@@ -14,8 +14,8 @@ from ptsdk.plugins import scan
 from ptsdk.registry import Registry
 from tests.plan.jobs import JOBS, job_of, measured, opened
 
-CHEAP = ["sft", "sft-full-checkpointing", "sft-selective-checkpointing", "sft-in-backward", "lora", "qlora-nf4",
-         "dpo-lora", "kd", "grpo"]  # fmt: skip
+CHEAP = ["sft", "sft-full-checkpointing", "sft-selective-checkpointing", "sft-offloading", "sft-in-backward",
+         "lora", "qlora-nf4", "dpo-lora", "kd", "grpo"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

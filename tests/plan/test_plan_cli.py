@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from ptsdk.cli.main import main
+from ptsdk.plan.estimate import Planner
 
 MIB = 2**20
 TINY = {"use": "tiny", "config": {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}}
@@ -81,6 +83,24 @@ def test_fewer_blocks_that_recompute_hold_more(job: Path, capsys: pytest.Capture
     assert peaks[0] < peaks[1] < peaks[2] < none
     code, _, err = plan(capsys, job, full, few[2])
     assert code == 2 and "of every 3 blocks the first is to recompute, but the model has 2" in err
+
+
+def test_what_is_offloaded_is_not_on_the_device(
+    job: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep, full = "model.config.num_hidden_layers=20", "train.activation_checkpointing=full"
+    offloaded = planned(capsys, job, "--length", 4000, deep, full, "train.activation_offloading=true")
+    kept = planned(capsys, job, "--length", 4000, deep, full)
+    inputs = 20 * 8000 * 32 * 4
+    saved = kept["bytes"]["total"] - offloaded["bytes"]["total"]
+    assert 0.9 * inputs <= saved <= inputs
+    assert kept["notes"] == [] and "on a CPU, as here, `ptsdk run` refuses it" in offloaded["notes"][0]
+    ladder = [deep, "--length", 4000, "--json"]
+    assert "offloaded" not in plan(capsys, job, *ladder)[1], "there is no other memory"
+    monkeypatch.setattr(Planner, "device", torch.device("cuda", 0))
+    rungs = {rung["technique"]: rung for rung in json.loads(plan(capsys, job, *ladder)[1])["ladder"]}
+    rung = rungs["full activation checkpointing, offloaded"]
+    assert rung["bytes"] == offloaded["bytes"]
 
 
 def test_a_length_takes_the_place_of_the_data(job: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 from ptsdk.contracts.strategy import World
 from ptsdk.contracts.tokenizer import Tokenizer
@@ -17,15 +20,16 @@ from ptsdk.plan.processes import pretended
 from ptsdk.plan.rehearsal import CPU, Held, Models, Trace
 from ptsdk.plan.workload import Workload, workload_of
 from ptsdk.registry import Registry
-from ptsdk.train.assemble import refuse_offloading
 from ptsdk.train.frozen import open_frozen, open_model
 from ptsdk.train.saving import saves_aside
 
 NOT_SEEN = {
-    "activation_offloading": "activations are counted as if they stayed on the device: offloading is not modelled",
     "compile": "blocks are counted as they run uncompiled; compiled ones need less",
 }
 """Options of ``train`` that a rehearsal leaves out."""
+OFFLOADED = (
+    "offloading is counted as on an accelerator, what is on the host not; on a CPU, as here, `ptsdk run` refuses it"
+)
 
 
 @dataclass(frozen=True)
@@ -128,14 +132,19 @@ class Planner:
         if (overrides, size) not in self._plans:
             with self._set_up(overrides, size) as (job, setting):
                 notes = tuple(note for option, note in NOT_SEEN.items() if getattr(job.train, option))
-                train = job.train.model_copy(update={"activation_offloading": False})
-                trace = traced(job.model_copy(update={"train": train}), *setting)
-                copied = (
-                    train.save_every and saves_aside(train, device := setting.workload.device) and device.type == "cpu"
-                )
+                trace, device = traced(job, *setting), setting.workload.device
+                if job.train.activation_offloading and device.type == "cpu":
+                    notes = (*notes, OFFLOADED)
+                copied = job.train.save_every and saves_aside(job.train, device) and device.type == "cpu"
                 copy = trace.saved if copied else 0
                 self._plans[overrides, size] = Plan(trace, size, setting.workload.from_data, copy, notes)
         return self._plans[overrides, size]
+
+    @functools.cached_property
+    def device(self) -> torch.device:
+        """Where the run will be."""
+        with self.job.placing(), pretended(self.processes):
+            return self.job.strategy.setup().device
 
     def held(self, *overrides: str) -> Held:
         """What the job changed so holds whatever it reads; much sooner told than a plan.
@@ -153,7 +162,6 @@ class Planner:
         job = self.changed(*overrides) if overrides else self.job
         with job.placing(), pretended(size):
             world = job.strategy.setup()
-            refuse_offloading(job, world.device)
             policy = open_model(job.model, job, self.registry, weights=False)
             self._tokenizer = self._tokenizer or job.tokenizer.load(policy.checkpoint, job.base)
             others = open_frozen(job, self.registry, self._tokenizer, policy, weights=False)

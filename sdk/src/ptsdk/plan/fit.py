@@ -92,7 +92,7 @@ class Search:
 
     def __init__(self, planner: Planner, limit: int) -> None:
         self.planner, self.limit = planner, limit
-        self.sets = choices(techniques_for(planner.job, planner.registry, planner.processes))
+        self.sets = choices(techniques_for(planner.job, planner.registry, planner.processes, planner.device))
         self._traces: dict[tuple[int, Choice], list[Trace]] = {}
         self._sizes: dict[Choice, int] = {}
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ptsdk import hints
 from ptsdk.errors import UserError
 from ptsdk.job.job import Job
@@ -53,7 +55,7 @@ class Rung:
 
 def ladder(planner: Planner) -> list[Rung]:
     """Every technique that the job does not use yet, each by itself."""
-    techniques = techniques_for(planner.job, planner.registry, planner.processes)
+    techniques = techniques_for(planner.job, planner.registry, planner.processes, planner.device)
     return [climbed(planner, technique) for technique in techniques]
 
 
@@ -67,12 +69,12 @@ def climbed(planner: Planner, technique: Technique) -> Rung:
         return Rung(technique, refused=error.problems[0].message)
 
 
-def techniques_for(job: Job, registry: Registry, processes: int) -> Iterator[Technique]:
+def techniques_for(job: Job, registry: Registry, processes: int, device: torch.device) -> Iterator[Technique]:
     """What a job could do, the cheapest first. Components are found by what they say they support."""
     yield from _step(job)
     yield from _state(job, registry)
     yield from _smaller(job, processes)
-    yield from _recomputing(job)
+    yield from _recomputing(job, device)
     if job.model.dtype != "bfloat16":
         yield Technique("dtype", "weights in bfloat16", ("model.dtype=bfloat16",), 10)
     yield from _fewer(job, registry)
@@ -96,7 +98,7 @@ def _state(job: Job, registry: Registry) -> Iterator[Technique]:
             yield technique or Technique("state", f"optimizer {name}", (f"optimizer.use={name}",), 3 + 2 * rank)
 
 
-def _recomputing(job: Job) -> Iterator[Technique]:
+def _recomputing(job: Job, device: torch.device) -> Iterator[Technique]:
     modes = {"none": ("selective", "full"), "selective": ("full",), "full": ()}
     whole = job.train.activation_checkpointing_every == 1
     of_all = () if whole else ("train.activation_checkpointing_every=1",)
@@ -104,6 +106,9 @@ def _recomputing(job: Job) -> Iterator[Technique]:
         cost = {"selective": 8, "full": 30}[mode]
         overrides = (f"train.activation_checkpointing={mode}", *of_all)
         yield Technique("recompute", f"{mode} activation checkpointing", overrides, cost)
+    if device.type != "cpu" and not job.train.activation_offloading:
+        overrides = ("train.activation_checkpointing=full", *of_all, "train.activation_offloading=true")
+        yield Technique("recompute", "full activation checkpointing, offloaded", overrides, 40)
 
 
 def _smaller(job: Job, processes: int) -> Iterator[Technique]:

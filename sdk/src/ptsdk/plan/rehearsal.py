@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from ptsdk.checkpoint.run_dir import RunDir
 from ptsdk.checkpoint.weights import resolve_dtype, stored_shape
@@ -26,11 +27,16 @@ from ptsdk.train.assemble import build_optimizer, shape_policy
 from ptsdk.train.events import RunEventBus
 from ptsdk.train.frozen import Opened, shape_frozen
 from ptsdk.train.memory import checkpoint_activations
+from ptsdk.train.offloading import offload_inputs
 from ptsdk.train.saving import Saver
 from ptsdk.train.tally import Tally
 from ptsdk.train.trainer import Trainer
 
 CPU = torch.device("cpu")
+AWAY = saved_tensors_hooks(
+    lambda tensor: (tensor.shape, tensor.dtype), lambda kept: torch.empty(kept[0], dtype=kept[1])
+)
+"""The memory of a host, which is not counted."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,8 @@ def rehearse(job: Job, models: Models, workload: Workload, world: World) -> Trac
         meter.restart()
         train = job.train
         checkpoint_activations(run.model, train.activation_checkpointing, train.activation_checkpointing_every)
+        if train.activation_offloading:
+            offload_inputs(run.model, train.activation_checkpointing_every, AWAY)
         with marked(meter, {"policy": run.model, **run.frozen}):
             batches = job.method.rehearse(run)
             trainer.step(batches)

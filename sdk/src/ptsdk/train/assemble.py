@@ -30,6 +30,7 @@ from ptsdk.train.compiling import compile_blocks, compile_loss, compile_step, re
 from ptsdk.train.frozen import Opened, build_frozen, give_attention, open_frozen, open_model
 from ptsdk.train.in_backward import one_each
 from ptsdk.train.memory import checkpoint_activations, give_back_freed, give_back_holes
+from ptsdk.train.offloading import host_memory, offload_inputs
 from ptsdk.train.reading import open_stream, read_data
 
 
@@ -127,6 +128,8 @@ def build_policy(job: Job, policy: Opened, world: World) -> CausalLM:
     checkpoint_activations(model, job.train.activation_checkpointing, job.train.activation_checkpointing_every)
     if job.train.compile.model:
         compile_blocks(model)
+    if job.train.activation_offloading:
+        offload_inputs(model, job.train.activation_checkpointing_every, host_memory())
     give_back_holes(model)
     return model
 

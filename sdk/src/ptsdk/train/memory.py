@@ -9,7 +9,7 @@ import re
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -70,11 +70,6 @@ def _narrows(left: Tensor, right: Tensor) -> bool:
     """Whether a product is no wider than what it is made of, so that each number of it costs much. That leaves out the
     widest activations, those inside of an MLP, which without checkpointing are half of all that waits."""
     return right.shape[-1] <= left.shape[-1]
-
-
-def offloaded(enabled: bool) -> AbstractContextManager[object]:
-    """Inside, what is saved for the backward waits in pinned memory of the host."""
-    return torch.autograd.graph.save_on_cpu(pin_memory=True) if enabled else nullcontext()
 
 
 def peak_memory_bytes(device: torch.device) -> int:

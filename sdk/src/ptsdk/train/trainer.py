@@ -17,7 +17,7 @@ from ptsdk.train.compiling import Graphs
 from ptsdk.train.composite import Composite
 from ptsdk.train.events import RunEventBus
 from ptsdk.train.in_backward import InBackward
-from ptsdk.train.memory import offloaded, peak_memory_bytes
+from ptsdk.train.memory import peak_memory_bytes
 from ptsdk.train.nonfinite import trace
 from ptsdk.train.saving import Saver
 from ptsdk.train.signals import StopSignals
@@ -118,8 +118,7 @@ class Trainer:
 
     def _backward(self, batch: Batch, tally: Tally) -> None:
         """One micro-batch; a filler goes through the model for the others' sake, and counts nothing."""
-        with offloaded(self.train.activation_offloading):
-            output = self.run.job.method.loss(self.run, batch)
+        output = self.run.job.method.loss(self.run, batch)
         tally.add(output, batch)
         if self.in_backward:
             weight = output.weight.double().reshape(1) * batch.live

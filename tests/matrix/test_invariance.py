@@ -39,6 +39,22 @@ FAMILIES = {
         "vocab_size": 260, "hidden_size": 36, "num_hidden_layers": 2, "intermediate_size": 50, "num_attention_heads": 5,
         "num_key_value_heads": 1, "head_dim": 12, "max_position_embeddings": 256,
     },
+    "mistral": {
+        "vocab_size": 260, "hidden_size": 36, "num_hidden_layers": 2, "intermediate_size": 50, "num_attention_heads": 6,
+        "num_key_value_heads": 2, "head_dim": 10, "max_position_embeddings": 256, "sliding_window": 12,
+    },
+    "phi3": {
+        "vocab_size": 260, "hidden_size": 48, "num_hidden_layers": 2, "intermediate_size": 50, "num_attention_heads": 6,
+        "num_key_value_heads": 2, "max_position_embeddings": 256, "original_max_position_embeddings": 40,
+        "pad_token_id": None, "eos_token_id": 2, "rope_parameters": {
+            "rope_type": "longrope", "rope_theta": 10_000.0, "partial_rotary_factor": 0.75,
+            "short_factor": [1.0, 1.1, 1.5], "long_factor": [1.0, 2.0, 8.0],
+        },
+    },
+    "gemma": {
+        "vocab_size": 260, "hidden_size": 36, "num_hidden_layers": 2, "intermediate_size": 50, "num_attention_heads": 3,
+        "num_key_value_heads": 1, "head_dim": 12, "max_position_embeddings": 256,
+    },
 }  # fmt: skip
 
 

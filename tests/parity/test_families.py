@@ -14,8 +14,11 @@ from torch import Tensor
 from ptsdk.contracts.model import ModelFamily
 from ptsdk.nn.batch import Batch
 from ptsdk.nn.causal_lm import CausalLM
+from ptsdk_gemma.first import Gemma
 from ptsdk_gemma.model import Gemma3
 from ptsdk_llama.model import Llama
+from ptsdk_mistral.model import Mistral
+from ptsdk_phi.model import Phi3
 from ptsdk_qwen.model import Qwen2, Qwen3
 
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -49,6 +52,14 @@ GEMMA: dict[str, dict[str, Any]] = {
     "linear_scaling_of_full_layers": {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
     "biases": {"attention_bias": True},
 }
+GEMMA_1: dict[str, dict[str, Any]] = {
+    "grouped": {"num_attention_heads": 6, "num_key_value_heads": 2},
+    "heads_that_do_not_divide_the_width": {"num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 14},
+    "untied": {"tie_word_embeddings": False, "rms_norm_eps": 1e-3},
+    "activation_of_the_first_release": {"hidden_act": "gelu"},
+    "rope_theta_older_key": {"rope_theta": 77.0},
+    "biases": {"attention_bias": True},
+}
 SLIDING = {"use_sliding_window": True, "sliding_window": 5}
 QWEN: dict[str, dict[str, Any]] = {
     "grouped": {"num_attention_heads": 6, "num_key_value_heads": 3},
@@ -67,10 +78,42 @@ QWEN3 = {
     "heads_that_do_not_divide_the_width": {"num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 14},
     "biases": {"attention_bias": True},
 }
+MISTRAL: dict[str, dict[str, Any]] = {
+    "grouped": {"num_attention_heads": 6, "num_key_value_heads": 3},
+    "heads_that_do_not_divide_the_width": {"num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 14},
+    "tied": {"tie_word_embeddings": True, "rms_norm_eps": 1e-3},
+    "no_window": {"sliding_window": None},
+    "narrower_window": {"sliding_window": 5},
+    "rope_theta_older_key": {"rope_theta": 77.0},
+    "linear_scaling_older_keys": {"rope_theta": 77.0, "rope_scaling": {"type": "linear", "factor": 3.0}},
+}
+LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.0, 2.0, 4.0, 6.0]}
+LONG |= {"partial_rotary_factor": 0.7}
+PHI: dict[str, dict[str, Any]] = {
+    "grouped": {"num_attention_heads": 6, "num_key_value_heads": 3},
+    "tied": {"tie_word_embeddings": True, "rms_norm_eps": 1e-3},
+    "windowed": {"sliding_window": 5},
+    "turned_in_part": {"rope_parameters": {"rope_theta": 77.0, "partial_rotary_factor": 0.5}},
+    "turned_in_part_older_keys": {"rope_theta": 77.0, "partial_rotary_factor": 0.5},
+    "long": {"rope_parameters": {"rope_theta": 77.0, **LONG}, "original_max_position_embeddings": 12},
+    "long_older_keys": {
+        "original_max_position_embeddings": 12, "rope_theta": 77.0, "partial_rotary_factor": 0.7,
+        "rope_scaling": {"type": "longrope", "short_factor": LONG["short_factor"], "long_factor": LONG["long_factor"]},
+    },
+    "long_by_a_factor": {
+        "rope_parameters": {"rope_theta": 77.0, **LONG, "factor": 4.0}, "original_max_position_embeddings": 12,
+    },
+    "long_by_an_attention_factor": {
+        "rope_parameters": {"rope_theta": 77.0, **LONG, "attention_factor": 1.5},
+        "original_max_position_embeddings": 12,
+    },
+}  # fmt: skip
 SMALL = {"vocab_size": 61, "hidden_size": 48, "intermediate_size": 36, "num_hidden_layers": 3, "num_attention_heads": 4}
 SMALL |= {"max_position_embeddings": 128, "pad_token_id": None}
 GEMMA_SMALL = {**SMALL, "head_dim": 16, "num_key_value_heads": 2, "sliding_window": 7, "sliding_window_pattern": 3}
 QWEN_SMALL = {**SMALL, "num_key_value_heads": 2}
+MISTRAL_SMALL = {**SMALL, "num_key_value_heads": 2, "sliding_window": 7}
+PHI_SMALL = {**SMALL, "num_key_value_heads": 2, "eos_token_id": 2}
 LENGTHS = (23, 1, 9, 16)
 
 CASES = [
@@ -80,6 +123,10 @@ CASES = [
         for n, c in GEMMA.items()
     ),
     *(
+        pytest.param(Gemma(), transformers.GemmaForCausalLM, {**QWEN_SMALL, "head_dim": 16, **c}, id=f"gemma-{n}")
+        for n, c in GEMMA_1.items()
+    ),
+    *(
         pytest.param(Qwen2(), transformers.Qwen2ForCausalLM, {**QWEN_SMALL, **c}, id=f"qwen2-{n}")
         for n, c in QWEN2.items()
     ),
@@ -87,6 +134,11 @@ CASES = [
         pytest.param(Qwen3(), transformers.Qwen3ForCausalLM, {**QWEN_SMALL, "head_dim": 18, **c}, id=f"qwen3-{n}")
         for n, c in QWEN3.items()
     ),
+    *(
+        pytest.param(Mistral(), transformers.MistralForCausalLM, {**MISTRAL_SMALL, **c}, id=f"mistral-{n}")
+        for n, c in MISTRAL.items()
+    ),
+    *(pytest.param(Phi3(), transformers.Phi3ForCausalLM, {**PHI_SMALL, **c}, id=f"phi3-{n}") for n, c in PHI.items()),
 ]
 FIRST = list({type(case.values[0]): case for case in reversed(CASES)}.values())
 pair = pytest.mark.parametrize(("family", "oracle_class", "keys"), CASES)
@@ -138,7 +190,7 @@ def test_config_for_export_builds_the_same_model_in_transformers(
     family: Any, oracle_class: Any, keys: dict[str, Any], tmp_path: Path
 ) -> None:
     _, oracle = build(family, oracle_class, keys)
-    full = family.full_config({key: value for key, value in keys.items() if value is not None})
+    full = family.full_config(keys)
     (tmp_path / "config.json").write_text(json.dumps(full))
     config = transformers.AutoConfig.from_pretrained(tmp_path, attn_implementation="eager")
     assert type(config) is oracle_class.config_class

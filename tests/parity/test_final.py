@@ -29,7 +29,7 @@ def trained(job: dict[str, Any], write_job: WriteJob) -> Path:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gemma", "mistral", "phi3"])
 def test_a_model_from_scratch(job: dict[str, Any], write_job: WriteJob, family: str, tied: bool, dtype: str) -> None:
     config = FAMILIES[family] | {"tie_word_embeddings": tied}
     job["model"] = {"use": family, "config": config, "dtype": dtype}
@@ -60,6 +60,24 @@ def test_a_checkpoint_without_generation_config_keeps_its_own_ends(
     job["model"] = {"path": str(checkpoint)}
     del job["tokenizer"]
     assert json.loads((trained(job, write_job) / "generation_config.json").read_text())["eos_token_id"] == [2, 4]
+
+
+def test_an_adapter_on_fused_projections_is_pefts(job: dict[str, Any], write_job: WriteJob, tmp_path: Path) -> None:
+    """Phi's queries, keys and values are one layer, and so is its gate with what it gates."""
+    job["model"] = {"use": "phi3", "config": FAMILIES["phi3"], "dtype": "float32"}
+    base = trained({**job, "output_dir": str(tmp_path / "base")}, write_job)
+    job["model"] = {"path": str(base)}
+    del job["tokenizer"]
+    final = trained({**job, "adapter": {"use": "lora", "rank": 2}, "output_dir": str(tmp_path / "lora")}, write_job)
+    theirs: Any = AutoPeftModelForCausalLM.from_pretrained(final)
+    layers = {name.split(".lora_")[0].rpartition(".")[2] for name, _ in theirs.named_parameters() if "lora_" in name}
+    assert layers == {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
+    ids = torch.randint(
+        3, 250, (1, 50), generator=torch.Generator().manual_seed(1)
+    )  # longer than 40: the long rotation
+    with torch.no_grad():
+        ours = ptsdk.logits(ptsdk.load_model(base, adapter=final), ids)
+        torch.testing.assert_close(ours, theirs.eval()(ids).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_an_adapter_finds_its_base_from_any_folder(

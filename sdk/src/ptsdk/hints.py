@@ -7,15 +7,14 @@ from __future__ import annotations
 
 _BY_DIST: dict[str, dict[str, tuple[str, ...]]] = {
     "ptsdk-llama": {"model-family": ("llama", "llama2", "llama3")},
-    "ptsdk-gemma": {"model-family": ("gemma", "gemma2", "gemma3")},
-    "ptsdk-qwen": {"model-family": ("qwen", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe")},
-    "ptsdk-mistral": {"model-family": ("mistral", "mixtral")},
+    "ptsdk-gemma": {"model-family": ("gemma", "gemma3")},
+    "ptsdk-qwen": {"model-family": ("qwen", "qwen2", "qwen3")},
+    "ptsdk-mistral": {"model-family": ("mistral",)},
     "ptsdk-phi": {"model-family": ("phi", "phi3", "phi4")},
     "ptsdk-lora": {"adapter": ("lora", "rslora", "dora", "qlora")},
     "ptsdk-dpo": {"method": ("dpo",), "loss": ("sigmoid", "hinge", "ipo", "simpo")},
     "ptsdk-kd": {"method": ("kd",), "loss": ("forward_kl", "reverse_kl", "jsd")},
     "ptsdk-grpo": {"method": ("grpo",), "loss": ("grpo", "dr_grpo", "dapo")},
-    "ptsdk-ppo": {"method": ("ppo",), "loss": ("ppo",)},
     "ptsdk-torchao": {"quantizer": ("nf4", "int4", "int8", "float8", "torchao")},
     "ptsdk-qat": {"quantizer": ("qat",)},
     "ptsdk-fsdp2": {"strategy": ("fsdp2", "fsdp")},
@@ -35,13 +34,13 @@ _CAPABLE: dict[tuple[str, str], str] = {
 }
 
 _ARCHITECTURES: dict[str, str] = {
-    "Llama": "ptsdk-llama",
-    "Gemma": "ptsdk-gemma",
-    "Qwen": "ptsdk-qwen",
-    "Mistral": "ptsdk-mistral",
-    "Mixtral": "ptsdk-mistral",
-    "Ministral": "ptsdk-mistral",
-    "Phi": "ptsdk-phi",
+    "LlamaForCausalLM": "ptsdk-llama",
+    "GemmaForCausalLM": "ptsdk-gemma",
+    "Gemma3ForCausalLM": "ptsdk-gemma",
+    "Qwen2ForCausalLM": "ptsdk-qwen",
+    "Qwen3ForCausalLM": "ptsdk-qwen",
+    "MistralForCausalLM": "ptsdk-mistral",
+    "Phi3ForCausalLM": "ptsdk-phi",
 }
 
 
@@ -57,7 +56,7 @@ def capability_provider(kind: str, capability: str) -> str | None:
 
 def architecture_provider(architecture: str) -> str | None:
     """The official dist that reads an ``architectures`` entry of config.json (``LlamaForCausalLM``)."""
-    return next((dist for prefix, dist in _ARCHITECTURES.items() if architecture.startswith(prefix)), None)
+    return _ARCHITECTURES.get(architecture)
 
 
 def is_official(dist: str) -> bool:

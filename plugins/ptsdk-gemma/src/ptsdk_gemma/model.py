@@ -54,6 +54,7 @@ class Gemma3Config(DecoderConfig):
     sliding_window_pattern: PositiveInt = 6
     layer_types: tuple[LayerType, ...] | None = None
     rope_parameters: dict[LayerType, RopeParameters]
+    original_max_position_embeddings: None = Field(None, description="belongs into rope_parameters")
     final_logit_softcapping: PositiveFloat | None = None
     attn_logit_softcapping: None = Field(None, description="Gemma 2's; not part of Gemma 3")
     use_bidirectional_attention: Literal[False] | None = Field(None, description="an encoder's, not a language model's")
@@ -87,7 +88,7 @@ class Gemma3Config(DecoderConfig):
         )
 
 
-class Gemma3RMSNorm(nn.Module):
+class GemmaRMSNorm(nn.Module):
     """``(1 + weight) * normalise(x)``, rounded once at the end: weights are stored around zero."""
 
     def __init__(self, width: int, eps: float) -> None:
@@ -119,8 +120,8 @@ class Gemma3Attention(SelfAttention):
             bias=settings.attention_bias,
             out_bias=settings.attention_bias,
         )
-        self.q_norm = Gemma3RMSNorm(settings.head_size, settings.rms_norm_eps)
-        self.k_norm = Gemma3RMSNorm(settings.head_size, settings.rms_norm_eps)
+        self.q_norm = GemmaRMSNorm(settings.head_size, settings.rms_norm_eps)
+        self.k_norm = GemmaRMSNorm(settings.head_size, settings.rms_norm_eps)
 
     def project(self, x_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See ``SelfAttention.project``."""
@@ -133,7 +134,7 @@ class Gemma3Block(nn.Module):
 
     def __init__(self, settings: Gemma3Config, layer: int) -> None:
         super().__init__()
-        norm = partial(Gemma3RMSNorm, settings.hidden_size, settings.rms_norm_eps)
+        norm = partial(GemmaRMSNorm, settings.hidden_size, settings.rms_norm_eps)
         activation = partial(gelu, approximate="tanh")
         self.input_layernorm = norm()
         self.self_attn = Gemma3Attention(settings, layer)
@@ -161,21 +162,25 @@ class Gemma3ForCausalLM(DecoderLM):
     def __init__(self, settings: Gemma3Config, config: Mapping[str, Any]) -> None:
         blocks = (Gemma3Block(settings, layer) for layer in range(settings.num_hidden_layers))
         embed_tokens = nn.Embedding(settings.vocab_size, settings.hidden_size)
-        decoder = Decoder(embed_tokens, blocks, Gemma3RMSNorm(settings.hidden_size, settings.rms_norm_eps))
+        decoder = Decoder(embed_tokens, blocks, GemmaRMSNorm(settings.hidden_size, settings.rms_norm_eps))
         super().__init__(settings, config, decoder)
         self.softcap = settings.final_logit_softcapping
 
     def hidden_states(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """[N], [N] -> [N, D]."""
-        embedded = self.model.embed_tokens(tokens)
-        # The factor is rounded to the dtype of the weights, as it was when the model was trained.
-        embedded = embedded * torch.full((), self.settings.hidden_size**0.5, dtype=embedded.dtype, device=tokens.device)
+        inputs = embedded(self.model.embed_tokens, tokens)
         ropes = {
-            kind: rotations(positions, rope.inverse_frequencies(self.head_dim, tokens.device), embedded.dtype)
+            kind: rotations(positions, rope.inverse_frequencies(self.head_dim, tokens.device), inputs.dtype)
             for kind, rope in self.settings.rope_parameters.items()
         }
-        hidden: Tensor = self.model(embedded, [ropes[kind] for kind in self.settings.kinds], attend)
+        hidden: Tensor = self.model(inputs, [ropes[kind] for kind in self.settings.kinds], attend)
         return hidden
+
+
+def embedded(embed_tokens: nn.Embedding, tokens: Tensor) -> Tensor:
+    """Embeddings times ``sqrt(D)``; [N] -> [N, D]. The factor is rounded to their dtype, as it was in training."""
+    rows: Tensor = embed_tokens(tokens)
+    return rows * torch.full((), embed_tokens.embedding_dim**0.5, dtype=rows.dtype, device=tokens.device)
 
 
 class Gemma3(DecoderFamily):

@@ -8,12 +8,18 @@ PTSDK_API = 1
 
 
 def ptsdk_model_families() -> list[ModelFamilySpec]:
-    """Gemma 3, text only."""
+    """Gemma, the first and the third, text only."""
     return [
+        ModelFamilySpec(
+            "gemma",
+            "ptsdk_gemma.first:Gemma",
+            "Gemma, the first (2B, 7B, CodeGemma), and models of the same architecture",
+            architectures=("GemmaForCausalLM",),
+        ),
         ModelFamilySpec(
             "gemma3",
             "ptsdk_gemma.model:Gemma3",
             "Gemma 3, text only (270M, 1B, and the text model of the larger ones)",
             architectures=("Gemma3ForCausalLM",),
-        )
+        ),
     ]

@@ -1,6 +1,6 @@
 """Llama (arXiv:2302.13971, 2307.09288, 2407.21783): config, model, family.
 
-N tokens, D width, V vocabulary. Parameters bear the names of Hugging Face checkpoints.
+Parameters bear the names of Hugging Face checkpoints.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import PositiveInt
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import silu
 
 from ptsdk.contracts.model import DecoderFamily
-from ptsdk.nn.attention import Attend
 from ptsdk.nn.config import RotaryConfig
-from ptsdk.nn.decoder import Decoder, DecoderLM, PreNormBlock
+from ptsdk.nn.decoder import Decoder, PreNormBlock, RotaryLM
 from ptsdk.nn.mlp import GatedMLP
 from ptsdk.nn.norm import RMSNorm
-from ptsdk.nn.rope import rotations
 from ptsdk.nn.self_attention import SelfAttention
 
 
@@ -40,7 +38,7 @@ class LlamaConfig(RotaryConfig):
     pretraining_tp: int | None = None
 
 
-class LlamaForCausalLM(DecoderLM):
+class LlamaForCausalLM(RotaryLM):
     """Pre-norm blocks of grouped-query attention and SwiGLU, one rotation for all of them."""
 
     settings: LlamaConfig
@@ -50,14 +48,6 @@ class LlamaForCausalLM(DecoderLM):
         blocks = (block(settings, layer) for layer in range(settings.num_hidden_layers))
         decoder = Decoder(nn.Embedding(settings.vocab_size, width), blocks, RMSNorm(width, eps))
         super().__init__(settings, config, decoder)
-
-    def hidden_states(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """[N], [N] -> [N, D]."""
-        embedded = self.model.embed_tokens(tokens)
-        inv_freq = self.settings.rope_parameters.inverse_frequencies(self.head_dim, tokens.device)
-        rope = rotations(positions, inv_freq, embedded.dtype)
-        hidden: Tensor = self.model(embedded, [rope] * self.num_layers, attend)
-        return hidden
 
 
 def block(settings: LlamaConfig, layer: int) -> PreNormBlock:

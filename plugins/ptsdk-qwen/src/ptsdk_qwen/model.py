@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from ptsdk.contracts.model import DecoderFamily
-from ptsdk.nn.attention import Attend
 from ptsdk.nn.config import RotaryConfig
-from ptsdk.nn.decoder import Decoder, DecoderLM, PreNormBlock
+from ptsdk.nn.decoder import Decoder, PreNormBlock, RotaryLM
 from ptsdk.nn.mlp import GatedMLP
 from ptsdk.nn.norm import RMSNorm
-from ptsdk.nn.rope import rotations
 from ptsdk.nn.self_attention import SelfAttention
 
 LayerType = Literal["sliding_attention", "full_attention"]
@@ -124,7 +122,7 @@ class Qwen3Attention(Qwen2Attention):
         return self.q_norm(q_NHE), self.k_norm(k_NKE), v_NKE
 
 
-class Qwen2ForCausalLM(DecoderLM):
+class Qwen2ForCausalLM(RotaryLM):
     """Pre-norm blocks of grouped-query attention and SwiGLU, one rotation for all of them."""
 
     settings: QwenConfig
@@ -138,14 +136,6 @@ class Qwen2ForCausalLM(DecoderLM):
         )
         decoder = Decoder(nn.Embedding(settings.vocab_size, width), blocks, RMSNorm(width, eps))
         super().__init__(settings, config, decoder)
-
-    def hidden_states(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """[N], [N] -> [N, D]."""
-        embedded = self.model.embed_tokens(tokens)
-        inv_freq = self.settings.rope_parameters.inverse_frequencies(self.head_dim, tokens.device)
-        rope = rotations(positions, inv_freq, embedded.dtype)
-        hidden: Tensor = self.model(embedded, [rope] * self.num_layers, attend)
-        return hidden
 
 
 class Qwen3ForCausalLM(Qwen2ForCausalLM):

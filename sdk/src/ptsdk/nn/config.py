@@ -65,7 +65,11 @@ class FamilyConfig(BaseModel):
         unknown = [_unknown(key, known) for key in config if key not in known]
         if unknown:
             raise UserError(*unknown)
-        return cls.read(config).model_dump(mode="json", exclude_none=True)
+        settings = cls.read(config)
+        # A null that takes the place of another default has to be written: left out, it would be that default again.
+        defaults = ((key, field.default) for key, field in cls.model_fields.items())
+        nulls = {key: None for key, default in defaults if getattr(settings, key) is None and default is not None}
+        return {**settings.model_dump(mode="json", exclude_none=True), **nulls}
 
 
 def _problem(family: type[FamilyConfig], place: tuple[int | str, ...], message: str, value: object) -> Problem:
@@ -149,7 +153,6 @@ class DecoderConfig(FamilyConfig):
     tie_word_embeddings: bool = False
     attention_dropout: float = Field(0.0, ge=0, le=0, description="not implemented: it must be 0")
     partial_rotary_factor: float | None = Field(None, ge=1, le=1, description="not implemented: heads turn whole")
-    original_max_position_embeddings: None = Field(None, description="belongs into rope_parameters")
 
     @property
     def kv_heads(self) -> int:
@@ -165,6 +168,10 @@ class DecoderConfig(FamilyConfig):
     def _ends(self) -> Self:
         if self.num_hidden_layers > MOST_LAYERS:
             raise ValueError(f"num_hidden_layers {self.num_hidden_layers} is more than {MOST_LAYERS}")
+        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
+            raise ValueError(
+                f"pad_token_id {self.pad_token_id} is no token of vocab_size {self.vocab_size}; set it, or null"
+            )
         return self
 
     @model_validator(mode="after")
@@ -186,6 +193,7 @@ class RotaryConfig(DecoderConfig):
     older_keys = frozenset({"rope_theta", "rope_scaling"})
 
     rope_parameters: RopeParameters
+    original_max_position_embeddings: None = Field(None, description="belongs into rope_parameters")
 
     @model_validator(mode="before")
     @classmethod

@@ -14,18 +14,17 @@ from torch import Tensor, nn
 
 from ptsdk.nn.attention import Attend
 from ptsdk.nn.causal_lm import CausalLM
-from ptsdk.nn.config import DecoderConfig
+from ptsdk.nn.config import DecoderConfig, RotaryConfig
 from ptsdk.nn.head import Head
-from ptsdk.nn.mlp import GatedMLP
 from ptsdk.nn.norm import RMSNorm
-from ptsdk.nn.rope import Rope
-from ptsdk.nn.self_attention import SelfAttention
+from ptsdk.nn.rope import Rope, rotations
+from ptsdk.nn.self_attention import Attention
 
 
 class PreNormBlock(nn.Module):
     """``x += attention(norm(x)); x += mlp(norm(x))``, with norms of the given ``eps``."""
 
-    def __init__(self, attention: SelfAttention, mlp: GatedMLP, width: int, eps: float) -> None:
+    def __init__(self, attention: Attention, mlp: nn.Module, width: int, eps: float) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(width, eps)
         self.self_attn = attention
@@ -109,3 +108,17 @@ class DecoderLM(CausalLM):
             weight.fill_(self.norm_init)
         else:
             weight.normal_(0.0, self.settings.initializer_range, generator=generator)
+
+
+class RotaryLM(DecoderLM):
+    """One rotation for all blocks, and embeddings as they are: the usual case, with nothing else to write."""
+
+    settings: RotaryConfig
+
+    def hidden_states(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """[N], [N] -> [N, D]."""
+        embedded = self.model.embed_tokens(tokens)
+        inv_freq = self.settings.rope_parameters.inverse_frequencies(self.head_dim, tokens.device)
+        rope = rotations(positions, inv_freq, embedded.dtype)
+        hidden: Tensor = self.model(embedded, [rope] * self.num_layers, attend)
+        return hidden

@@ -14,7 +14,8 @@ from torch import Tensor
 
 
 class Rope(NamedTuple):
-    """The rotation of each token: ``cos`` and ``sin`` [N, 1, E], to be broadcast over heads."""
+    """The rotation of each token: ``cos`` and ``sin`` [N, 1, E], to be broadcast over heads; narrower where
+    the rest of a head is not turned."""
 
     cos: Tensor
     sin: Tensor
@@ -42,14 +43,19 @@ def llama3_scaled(inv_freq: Tensor, factor: float, low: float, high: float, orig
     return (1 - kept) * inv_freq / factor + kept * inv_freq
 
 
-def rotations(positions: Tensor, inv_freq: Tensor, dtype: torch.dtype) -> Rope:
-    """The rotation of each of ``positions`` [N]; angles in float32, handed out in ``dtype``."""
+def rotations(positions: Tensor, inv_freq: Tensor, dtype: torch.dtype, scale: float = 1.0) -> Rope:
+    """The rotation of each of ``positions`` [N] by ``inv_freq`` [E / 2], or [N, E / 2] where tokens differ; angles in
+    float32, handed out in ``dtype``. What is turned becomes ``scale`` times as long."""
     angles = positions[:, None].float() * inv_freq
     angles = torch.cat((angles, angles), dim=-1)[:, None, :]  # [N, 1, E]
-    return Rope(angles.cos().to(dtype), angles.sin().to(dtype))
+    return Rope((angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype))
 
 
 def rotate(x_NHE: Tensor, rope: Rope) -> Tensor:
-    """Turn each pair (i, i + E/2) of every head by its token's angle; [N, H, E] -> [N, H, E]."""
-    first, second = x_NHE.chunk(2, dim=-1)
-    return x_NHE * rope.cos + torch.cat((-second, first), dim=-1) * rope.sin
+    """Turn each pair (i, i + R/2) of the first R numbers of every head, as many as ``rope`` has, by its token's angle;
+    [N, H, E] -> [N, H, E]."""
+    width = rope.cos.shape[-1]
+    turned, rest = x_NHE[..., :width], x_NHE[..., width:]
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * rope.cos + torch.cat((-second, first), dim=-1) * rope.sin
+    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned

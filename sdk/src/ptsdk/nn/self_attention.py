@@ -9,18 +9,48 @@ from ptsdk.nn.recompute import is_recomputed, not_kept, recomputed
 from ptsdk.nn.rope import Rope, rotate
 
 
-class SelfAttention(nn.Module):
+class Attention(nn.Module):
     """Project, rotate, attend, project (arXiv:1706.03762; grouped keys arXiv:2305.13245).
 
-    A family whose attention differs overrides ``project``.
+    A family whose projections are unlike those of ``SelfAttention`` gives ``o_proj`` and overrides ``project``.
 
     Args:
         layer: index of the block, which ``Attend`` gets (caches are kept by it).
-        width: D, of the hidden states.
-        heads, kv_heads: H and K; H is a multiple of K.
-        head_dim: E, which need not be D / H.
+        head_dim: E.
         scale: what scores are multiplied by; ``E ** -0.5`` where None.
         window: how many tokens a query sees, itself included; None for all before it.
+    """
+
+    o_proj: nn.Linear
+
+    def __init__(self, layer: int, head_dim: int, *, scale: float | None = None, window: int | None = None) -> None:
+        super().__init__()
+        self.layer, self.head_dim, self.window = layer, head_dim, window
+        self.scale = head_dim**-0.5 if scale is None else scale
+
+    def project(self, x_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [N, H, E], keys [N, K, E] and values [N, K, E] before rotation."""
+        raise NotImplementedError
+
+    def forward(self, x_ND: Tensor, rope: Rope, attend: Attend) -> Tensor:
+        """[N, D] -> [N, D]."""
+        q_NHE, k_NKE, v_NKE = self.project(x_ND)
+        q_NHE, k_NKE = rotated(q_NHE, rope), rotated(k_NKE, rope)
+        with not_kept(q_NHE, k_NKE):
+            mixed_NHE = attend(self.layer, q_NHE, k_NKE, v_NKE, scale=self.scale, window=self.window)
+        out: Tensor = self.o_proj(mixed_NHE.flatten(1))
+        return out
+
+
+class SelfAttention(Attention):
+    """One projection each for queries, keys and values.
+
+    A family whose heads are treated before they are rotated overrides ``project``.
+
+    Args:
+        layer, head_dim, scale, window: see ``Attention``; ``head_dim`` need not be D / H.
+        width: D, of the hidden states.
+        heads, kv_heads: H and K; H is a multiple of K.
         bias, out_bias: whether q, k, v, and the output projection, have one.
     """
 
@@ -37,28 +67,17 @@ class SelfAttention(nn.Module):
         bias: bool = False,
         out_bias: bool = False,
     ) -> None:
-        super().__init__()
-        self.layer, self.head_dim, self.window = layer, head_dim, window
-        self.scale = head_dim**-0.5 if scale is None else scale
+        super().__init__(layer, head_dim, scale=scale, window=window)
         self.q_proj = nn.Linear(width, heads * head_dim, bias=bias)
         self.k_proj = nn.Linear(width, kv_heads * head_dim, bias=bias)
         self.v_proj = nn.Linear(width, kv_heads * head_dim, bias=bias)
         self.o_proj = nn.Linear(heads * head_dim, width, bias=out_bias)
 
     def project(self, x_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [N, H, E], keys [N, K, E] and values [N, K, E] before rotation."""
+        """See ``Attention.project``."""
         per_head = (len(x_ND), -1, self.head_dim)
         with not_kept(x_ND):
             return self.q_proj(x_ND).view(per_head), self.k_proj(x_ND).view(per_head), self.v_proj(x_ND).view(per_head)
-
-    def forward(self, x_ND: Tensor, rope: Rope, attend: Attend) -> Tensor:
-        """[N, D] -> [N, D]."""
-        q_NHE, k_NKE, v_NKE = self.project(x_ND)
-        q_NHE, k_NKE = rotated(q_NHE, rope), rotated(k_NKE, rope)
-        with not_kept(q_NHE, k_NKE):
-            mixed_NHE = attend(self.layer, q_NHE, k_NKE, v_NKE, scale=self.scale, window=self.window)
-        out: Tensor = self.o_proj(mixed_NHE.flatten(1))
-        return out
 
 
 def rotated(x_NHE: Tensor, rope: Rope) -> Tensor:

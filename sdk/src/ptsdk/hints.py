@@ -16,7 +16,7 @@ _BY_DIST: dict[str, dict[str, tuple[str, ...]]] = {
     "ptsdk-kd": {"method": ("kd",), "loss": ("forward_kl", "reverse_kl", "jsd")},
     "ptsdk-grpo": {"method": ("grpo",), "loss": ("grpo", "dr_grpo", "dapo")},
     "ptsdk-torchao": {"quantizer": ("nf4", "int4", "int8", "float8", "torchao")},
-    "ptsdk-qat": {"quantizer": ("qat",)},
+    "ptsdk-qat": {"quantizer": ("qat",), "command": ("quantize",)},
     "ptsdk-fsdp2": {"strategy": ("fsdp2", "fsdp")},
     "ptsdk-wandb": {"logger": ("wandb",)},
     "ptsdk-mlflow": {"logger": ("mlflow",)},

@@ -68,7 +68,7 @@ class Qat(Quantizer):
             UserError: groups do not fill the rows of layers; those of one width are told together.
         """
         layers = block_linears(model)
-        self._refuse_partial_groups(layers)
+        self.refuse_partial_groups(layers)
 
         from torchao.quantization import quantize_
         from torchao.quantization.qat import QATConfig
@@ -91,7 +91,22 @@ class Qat(Quantizer):
             raise RunError("the model was not prepared for quantisation, so there is nothing to convert")
         quantize_(model, QATConfig(self.base_config, step="convert"), _is_swapped)
 
-    def _refuse_partial_groups(self, layers: dict[str, nn.Linear]) -> None:
+    def quantize(self, model: CausalLM) -> None:
+        """Quantise the linear layers of the blocks of a model that nothing was prepared in, as ``convert`` does of one
+        that was.
+
+        Raises:
+            UserError: as ``prepare``.
+        """
+        layers = block_linears(model)
+        self.refuse_partial_groups(layers)
+
+        from torchao.quantization import quantize_
+
+        quantize_(model, self.base_config, lambda _, name: name in layers)
+
+    def refuse_partial_groups(self, layers: dict[str, nn.Linear]) -> None:
+        """Raise a UserError where groups do not fill the rows of layers."""
         if self.scheme == "int8":
             return
         problems = [

@@ -25,6 +25,8 @@ def export_model(
     tokenizer: Tokenizer | None,
     generation_config: Mapping[str, Any] | None = None,
     *,
+    stored: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> Path:
     """Write ``folder`` (replacing one that is there), complete or not at all.
@@ -37,6 +39,9 @@ def export_model(
         config: the keys of config.json, ``architectures`` and ``model_type`` among them.
         tokenizer: None where the model has none.
         generation_config: defaults for generation.
+        stored: keys of config.json that tell how the tensors hold the weights, where these are not plain
+            (``quantization_config``); ``dtype`` is then not that of most of them, and has to be among the keys.
+        metadata: of the safetensors files.
 
     Raises:
         RunError: ``config`` does not say which model it is of, or there are no weights.
@@ -46,8 +51,8 @@ def export_model(
     if lacking or not tensors:
         raise RunError(f"cannot export to {folder}: " + (f"config lacks {lacking[0]}" if lacking else "no weights"))
     with atomic_folder(folder, replace=True) as partial:
-        write_json(partial / "config.json", served_config(config, tensors))
-        save_sharded(tensors, partial, max_shard_bytes)
+        write_json(partial / "config.json", {**served_config(config, tensors), **(stored or {})})
+        save_sharded(tensors, partial, max_shard_bytes, metadata or {})
         if generation_config:
             write_json(partial / "generation_config.json", dict(generation_config))
         if tokenizer is not None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakValueDictionary, finalize
 
@@ -187,24 +188,29 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     _write(own, path, {ALIASES: json.dumps(aliases)} if aliases else {})
 
 
-def save_sharded(tensors: Mapping[str, Tensor], folder: Path, max_bytes: int = MAX_SHARD_BYTES) -> None:
+def save_sharded(
+    tensors: Mapping[str, Tensor],
+    folder: Path,
+    max_bytes: int = MAX_SHARD_BYTES,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write ``model.safetensors``, or shards of at most ``max_bytes`` (10^9 a GB) and their index, as
     transformers does. Names that share a storage are left out but for the first: the model ties them."""
     own, _ = distinct(tensors)
     shards = split(own, max_bytes)
     if len(shards) == 1:
-        _write(shards[0], folder / "model.safetensors", {})
+        _write(shards[0], folder / "model.safetensors", metadata)
         return
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write(shard, folder / file, {})
+        _write(shard, folder / file, metadata)
         weight_map |= dict.fromkeys(shard, file)
-    metadata = {
+    sizes = {
         "total_parameters": sum(tensor.numel() for tensor in own.values()),
         "total_size": sum(tensor.nbytes for tensor in own.values()),
     }
-    write_json(folder / "model.safetensors.index.json", {"metadata": metadata, "weight_map": weight_map})
+    write_json(folder / "model.safetensors.index.json", {"metadata": sizes, "weight_map": weight_map})
 
 
 def split(tensors: Mapping[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]]:

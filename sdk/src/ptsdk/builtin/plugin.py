@@ -153,6 +153,7 @@ def ptsdk_commands() -> list[Spec]:
         Spec("data", "ptsdk.cli.data:data", "The rows of a job as the model sees them"),
         Spec("diff", "ptsdk.cli.diff:diff", "Why two runs differ, and where their losses part"),
         Spec("generate", "ptsdk.cli.generate:generate", "Text from a model"),
+        Spec("report", "ptsdk.cli.report:report", "What became of a run, or of several beside each other"),
         Spec("download", "ptsdk.cli.download:download", "A model on this machine, before a job asks for it"),
         Spec("export", "ptsdk.cli.export:export", "A trained model for other programs, adapters merged or not"),
     ]

@@ -103,6 +103,26 @@ def read_lock(path: Path) -> dict[str, Any]:
     return lock
 
 
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, of training steps and of validations; none where there is no such file.
+
+    Raises:
+        UserError: a line is not a row.
+    """
+    file = run / "metrics.jsonl"
+    if not file.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            int(row["step"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(Problem(f"not a row of metrics ({error})", "", str(file), number)) from error
+        rows.append(row)
+    return rows
+
+
 def locked_job(path: Path, lock: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
     """The job in a lock and the folder that its paths are relative to.
 
@@ -159,19 +179,8 @@ def _unused(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, A
 
 
 def _rows(run: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl that are training steps or validations, without what the machine decides."""
-    file = run / "metrics.jsonl"
-    if not file.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            int(row["step"])
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise UserError(Problem(f"not a row of metrics ({error})", "", str(file), number)) from error
-        rows.append({key: value for key, value in row.items() if key not in VOLATILE})
-    return rows
+    """The rows of metrics.jsonl, without what the machine decides."""
+    return [{key: value for key, value in row.items() if key not in VOLATILE} for row in read_metrics(run)]
 
 
 def _parting(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> tuple[int, Parting | None]:

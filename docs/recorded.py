@@ -108,7 +108,13 @@ def _moved() -> str:
 
 def with_recorded(page: str) -> str:
     """The page with what was recorded, where it has the marks of it."""
-    tables = {"ladder": ladder, "attention": attention, "losses": losses}
+    tables = {
+        "ladder": ladder,
+        "attention": attention,
+        "losses": losses,
+        "compiled": compiled,
+        "optimizers": optimizers,
+    }
     return MARKED.sub(lambda found: found[1] + tables[found[2]](), page)
 
 
@@ -119,14 +125,21 @@ def ladder() -> str:
     rows = [
         [
             name,
-            f"{rung['alive'] / 1e6:.0f} MB",
-            f"{rung['planned'] / 1e6:.0f} MB",
-            f"{rung['planned'] / rung['alive'] - 1:+.1%}",
+            *_of_tensors(rung),
             *_of_the_process(rung),
         ]
         for name, rung in recorded["rungs"].items()
     ]
-    return _with_place(recorded, _table(header, rows))
+    days = sorted({rung["date"] for rung in recorded["rungs"].values()})
+    return _with_place({**recorded, "date": " and ".join(days)}, _table(header, rows))
+
+
+def _of_tensors(rung: dict[str, float]) -> list[str]:
+    """Nothing of compiled code, into which a meter does not see."""
+    if "alive" not in rung:
+        return ["", "", ""]
+    alive, planned = rung["alive"], rung["planned"]
+    return [f"{alive / 1e6:.0f} MB", f"{planned / 1e6:.0f} MB", f"{planned / alive - 1:+.1%}"]
 
 
 def _of_the_process(rung: dict[str, float]) -> list[str]:
@@ -152,6 +165,24 @@ def losses() -> str:
     recorded = json.loads(PIECES.read_text("utf-8"))
     rows = [[LOSSES[name], f"{found['bytes'] / 1e6:.0f} MB"] for name, found in recorded["losses"].items()]
     return _with_place(recorded, _table(["", "peak"], rows))
+
+
+def compiled() -> str:
+    """What compiling a loss gives."""
+    recorded = json.loads(PIECES.read_text("utf-8"))
+    rows = [
+        [name, *(f"{ms:.0f} ms" for ms in found.values()), f"{found['as it is'] / found['compiled']:.2f}x"]
+        for name, found in recorded["compiled"].items()
+    ]
+    return _with_place(recorded, _table(["", "as it is", "compiled", ""], rows))
+
+
+def optimizers() -> str:
+    """What a step takes, done one way and another."""
+    recorded = json.loads(PIECES.read_text("utf-8"))
+    found = recorded["optimizers"]
+    rows = [[name, *(f"{ms:.1f} ms" for ms in steps.values())] for name, steps in found.items()]
+    return _with_place(recorded, _table(["", *next(iter(found.values()))], rows))
 
 
 def _with_place(recorded: dict[str, Any], table: str) -> str:

@@ -87,6 +87,28 @@ def test_the_input_of_every_block_that_recomputes_goes_and_comes_back(mode: str,
         assert graphs.count() <= graphs_before
 
 
+@pytest.mark.parametrize(("every", "sent"), [(1, 2), (2, 1)])
+def test_blocks_without_a_backward_send_nothing(every: int, sent: int) -> None:
+    """Nothing trains below the last two of five; the input of the first of these needs no gradient, and is needed."""
+    model, host = built(), Host()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(("model.layers.3.", "model.layers.4.")))
+    checkpoint_activations(model, "full", every)
+    offload_inputs(model, every, host)
+    model(next(batches())).sum().backward()
+    assert len(host.sent) == host.fetched == sent
+
+
+def test_a_host_may_keep_a_tensor() -> None:
+    plain, model, batch = built(), built(), next(batches())
+    for one in (plain, model):
+        checkpoint_activations(one, "full")
+    offload_inputs(model, 1, saved_tensors_hooks(lambda tensor: -tensor, lambda kept: -kept))
+    assert all(
+        torch.equal(mine, other) for mine, other in zip(numbers(model, batch), numbers(plain, batch), strict=True)
+    )
+
+
 def test_inputs_are_not_kept_on_the_device() -> None:
     """Between the passes every block's input is away, which without offloading is there."""
     batch, alive = next(batches()), []

@@ -1,15 +1,16 @@
-"""Parts of a step by themselves, beside what would stand in their place: attention of documents, and a loss.
+"""Parts of a step by themselves, beside what would stand in their place: attention, losses, compiled ones, optimizers.
 
     make .venv-triton/.installed && python -m tests.benchmarks.pieces [--record]
 
-Attention is timed on a CPU, in turns. Liger's kernels are for a GPU: Triton's interpreter runs them here one number
+Times are of a CPU, medians in turns. Liger's kernels are for a GPU: Triton's interpreter runs them here one number
 after another, which says what they hold in memory and whether they are right, not how fast they are. ``--record``
-writes ``pieces.json``, from which docs/speed.md has its tables.
+writes ``pieces.json``, from which docs/speed.md and docs/memory.md have their tables.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -23,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+from ptsdk.nn.head import Head
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "pieces.json"
@@ -91,14 +94,77 @@ def attention() -> dict[str, Any]:
         for mine, *others in zip(*results.values(), strict=True):
             for other in others:
                 torch.testing.assert_close(other, mine, rtol=1e-4, atol=1e-5)
-        times: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(ROUNDS):
-            for way, mix in ways.items():
-                started = time.perf_counter()
-                differentiated(mix, inputs)
-                times[way].append(1e3 * (time.perf_counter() - started))
-        medians = {way: statistics.median(taken) for way, taken in times.items()}
+        medians = timed({way: functools.partial(differentiated, mix, inputs) for way, mix in ways.items()})
         found[name] = {way: {"ms": medians[way], "bytes": peak(mix, inputs)} for way, mix in ways.items()}
+        print(name, found[name], flush=True)
+    return found
+
+
+def timed(contestants: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
+    """Milliseconds of each, the median of so many rounds in which they take turns; one before them does not count."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(rounds + 1):
+        for name, run in contestants.items():
+            started = time.perf_counter()
+            run()
+            if number:
+                times[name].append(1e3 * (time.perf_counter() - started))
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def compiled_losses() -> dict[str, Any]:
+    """Milliseconds of losses with their gradients, as they are and with what is done to logits compiled."""
+    from ptsdk.nn.linear_loss import linear_cross_entropy
+    from ptsdk_kd.linear_kd import linear_distillation
+    from ptsdk_kd.losses import JSD, ForwardKL
+
+    hidden, weight, labels = drawn()
+    teacher = torch.randn(ROWS, WIDTH, generator=torch.Generator().manual_seed(1))
+    fixed = weight.detach()
+
+    def entropy(cap: float | None, head_trains: bool, compiled: bool) -> Tensor:
+        head = Head(weight if head_trains else fixed, softcap=cap, compiled=compiled)
+        return linear_cross_entropy(hidden, head, labels)
+
+    def divergence(kind: Any, compiled: bool) -> Tensor:
+        heads = Head(weight, compiled=compiled), Head(fixed, compiled=compiled)
+        return linear_distillation(hidden, heads[0], teacher, heads[1], labels, kind(), 0.5).total
+
+    works: dict[str, Callable[[bool], Tensor]] = {
+        "cross-entropy, head trains": functools.partial(entropy, None, True),
+        "cross-entropy, head frozen": functools.partial(entropy, None, False),
+        "with a softcap, head trains": functools.partial(entropy, 30.0, True),
+        "with a softcap, head frozen": functools.partial(entropy, 30.0, False),
+        "`kd`, `forward_kl`": functools.partial(divergence, ForwardKL),
+        "`kd`, `jsd`": functools.partial(divergence, JSD),
+    }
+
+    def backward(work: Callable[[bool], Tensor], compiled: bool) -> None:
+        hidden.grad = weight.grad = None
+        work(compiled).backward()  # type: ignore[no-untyped-call]
+
+    found = {}
+    for name, work in works.items():
+        ways = {"as it is": False, "compiled": True}
+        found[name] = timed({way: functools.partial(backward, work, compiled) for way, compiled in ways.items()}, 5)
+        print(name, found[name], flush=True)
+    return found
+
+
+def optimizers() -> dict[str, Any]:
+    """Milliseconds of a step of 18 M weights in 82 tensors, by each implementation."""
+    from ptsdk.builtin.optimizers import SGD, AdamW
+
+    shapes = [(2048, 2048)] * 4 + [(1024, 256)] * 4 + [(256,)] * 74
+    found = {}
+    for name, kind in (("`adamw`", AdamW), ("`sgd`", SGD)):
+        steps = {}
+        for how in ("fused", "foreach", "loop"):
+            weights = {f"w{i}": torch.nn.Parameter(torch.randn(shape)) for i, shape in enumerate(shapes)}
+            for parameter in weights.values():
+                parameter.grad = torch.randn_like(parameter)
+            steps[how] = kind(lr=1e-4, implementation=how).build(weights).step
+        found[name] = timed(steps, 10)
         print(name, found[name], flush=True)
     return found
 
@@ -122,17 +188,13 @@ def peak(mix: Mix, inputs: list[Tensor]) -> int:
 def loss(name: str) -> dict[str, Any]:
     """Bytes at the peak of a loss with the gradients of hidden states and head, what goes in left out, and its sum."""
     from ptsdk.builtin.losses import CrossEntropy
-    from ptsdk.nn.head import Head
     from ptsdk.plan.meter import Meter
     from tests.benchmarks.plain_loss import Whole
 
     if name == "liger":
         from ptsdk_liger.loss import LigerCrossEntropy
     losses = {"whole": Whole, "core": CrossEntropy, "liger": LigerCrossEntropy if name == "liger" else None}
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(ROWS, WIDTH, generator=generator).requires_grad_()
-    weight = (0.05 * torch.randn(VOCABULARY, WIDTH, generator=generator)).requires_grad_()
-    labels = torch.randint(0, VOCABULARY, (ROWS,), generator=generator)
+    hidden, weight, labels = drawn()
     made = losses[name]
     assert made is not None
     with Meter() as meter:
@@ -140,6 +202,14 @@ def loss(name: str) -> dict[str, Any]:
         gradients = torch.autograd.grad(output.sum, [hidden, weight])
     norms = [float(gradient.double().norm()) for gradient in gradients]
     return {"bytes": meter.peak, "numbers": [float(output.sum.detach()), *norms]}
+
+
+def drawn() -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states, a head, and labels."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(ROWS, WIDTH, generator=generator).requires_grad_()
+    weight = (0.05 * torch.randn(VOCABULARY, WIDTH, generator=generator)).requires_grad_()
+    return hidden, weight, torch.randint(0, VOCABULARY, (ROWS,), generator=generator)
 
 
 def losses() -> dict[str, Any]:
@@ -178,7 +248,12 @@ def main() -> None:
         return
     from tests.benchmarks.ladder import where
 
-    found = {"attention": attention(), "losses": losses()}
+    found = {
+        "attention": attention(),
+        "losses": losses(),
+        "compiled": compiled_losses(),
+        "optimizers": optimizers(),
+    }
     if args.record:
         about = where("python -m tests.benchmarks.pieces --record")
         RESULTS.write_text(json.dumps({**about, **found}, indent=1) + "\n")

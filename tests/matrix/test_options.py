@@ -19,6 +19,7 @@ from ptsdk.registry import Registry
 from ptsdk.train.launch import run_job
 from tests.conftest import WriteJob, metrics
 from tests.matrix.test_invariance import assert_same, trained
+from tests.plan.jobs import NUMPY
 
 Values = dict[str, dict[str, Any]]
 """For each axis what it adds to its section of the job."""
@@ -30,6 +31,7 @@ AXES: dict[str, list[dict[str, Any]]] = {
         {"activation_checkpointing": "full"},
         {"activation_checkpointing": "selective"},
         {"activation_checkpointing": "full", "activation_checkpointing_every": 2},
+        {"activation_checkpointing": "full", "activation_offloading": True},
     ],
     "update": [{"optimizer_in_backward": False}, {"optimizer_in_backward": True}],
     "save": [{"async_save": False}, {"async_save": True}],
@@ -74,6 +76,14 @@ def job_with(job: dict[str, Any], values: Values) -> dict[str, Any]:
     return {**job, "train": train, "data": job["data"] | values["data"]}
 
 
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offloading goes to the memory of numpy: a CPU is the host itself, and has none other."""
+    monkeypatch.setattr("ptsdk.train.assemble.refuse_offloading", lambda *_: None)
+    monkeypatch.setattr("ptsdk.train.assemble.host_memory", lambda: NUMPY)
+
+
+@pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("update", UPDATES)
 @pytest.mark.parametrize("method", METHODS)
 def test_options_together_train_the_same(

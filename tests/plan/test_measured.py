@@ -39,7 +39,7 @@ def test_a_plan_is_what_a_run_holds(name: str, registry: Registry, tmp_path: Pat
     [
         pytest.param("sft", 1, marks=pytest.mark.slow),
         pytest.param("qlora-nf4", 1, marks=pytest.mark.slow),
-        ("sft-full-checkpointing", 2),
+        ("sft-offloading", 2),
     ],
 )
 def test_a_deep_model_is_what_two_shallow_ones_say(

@@ -13,6 +13,10 @@ import yaml
 
 from ptsdk.cli.main import main
 from ptsdk.plan.estimate import Planner
+from ptsdk.plan.fit import choices
+from ptsdk.plan.ladder import climbed, techniques_for
+from ptsdk.plugins import scan
+from ptsdk.registry import Registry
 
 MIB = 2**20
 TINY = {"use": "tiny", "config": {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}}
@@ -95,12 +99,14 @@ def test_what_is_offloaded_is_not_on_the_device(
     saved = kept["bytes"]["total"] - offloaded["bytes"]["total"]
     assert 0.9 * inputs <= saved <= inputs
     assert kept["notes"] == [] and "on a CPU, as here, `ptsdk run` refuses it" in offloaded["notes"][0]
-    ladder = [deep, "--length", 4000, "--json"]
-    assert "offloaded" not in plan(capsys, job, *ladder)[1], "there is no other memory"
-    monkeypatch.setattr(Planner, "device", torch.device("cuda", 0))
-    rungs = {rung["technique"]: rung for rung in json.loads(plan(capsys, job, *ladder)[1])["ladder"]}
-    rung = rungs["full activation checkpointing, offloaded"]
-    assert rung["bytes"] == offloaded["bytes"]
+    planner = Planner(job, (deep,), Registry(scan()), length=4000)
+    for device, name in (("cpu", "offloaded (with an accelerator)"), ("cuda", "offloaded")):
+        monkeypatch.setattr(Planner, "device", torch.device(device, 0))
+        techniques = list(techniques_for(planner.job, planner.registry, 1, planner.device))
+        (technique,) = (one for one in techniques if one.name == f"full activation checkpointing, {name}")
+        rung = climbed(planner, technique)
+        assert rung.plan and rung.plan.bytes() == offloaded["bytes"]
+        assert any(technique in choice for choice in choices(techniques)) == (device == "cuda")
 
 
 def test_a_length_takes_the_place_of_the_data(job: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -408,3 +408,10 @@ def test_sharded_from_meta_it_starts_the_same(adapter):
         sharded.run().sum().backward()
     finally:
         dist.destroy_process_group()
+
+
+def test_layers_do_not_import_what_shards_need() -> None:
+    """Seconds of every start."""
+    code = "import ptsdk_lora.layers, sys; print(sorted({'sympy', 'torch._dynamo'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

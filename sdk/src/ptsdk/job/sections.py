@@ -159,7 +159,7 @@ class TrainSection(Section):
         1, ge=1, description="of how many blocks the first recomputes: 2 is every second one; the others keep theirs"
     )
     activation_offloading: bool = Field(
-        False, description="keep the inputs of blocks that recompute in the memory of the host; on an accelerator"
+        False, description="with activation_checkpointing on an accelerator: keep what blocks start from on the host"
     )
     optimizer_in_backward: bool = Field(
         False, description="update each weight as soon as its gradient is there; one micro-batch a step, no clipping"

@@ -41,7 +41,7 @@ def not_kept(*tensors: Tensor) -> AbstractContextManager[object]:
     """Inside, an operation that saves one of ``tensors`` for its backward saves how to make it again, where it
     ``is_recomputed``.
 
-    Other tensors are saved as they would be outside, views of these among them: checkpointing and offloading see them.
+    Other tensors are saved as they would be outside, views of these among them: checkpointing sees them.
     """
     nodes = {_place(tensor): tensor.grad_fn for tensor in tensors if is_recomputed(tensor)}
     if not nodes:

@@ -46,7 +46,7 @@ class Sweep:
         self._top = hidden.new_full((len(labels),), float("-inf"), dtype=wide)
         self._total, self._label_logits = torch.zeros_like(self._top), torch.zeros_like(self._top)
         self._sums = torch.zeros_like(hidden, dtype=wide) if wants_gradient else None
-        buffer = hidden.new_empty(len(labels), TILE, dtype=wide)
+        buffer = hidden.new_empty(len(labels), min(TILE, len(head.weight)), dtype=wide)
         exponentials = program(exponentials_, head)
         for columns in tiles(len(head.weight)):
             self._take(columns, buffer, exponentials)

@@ -24,7 +24,7 @@ from ptsdk.train.frozen import open_frozen, open_model
 from ptsdk.train.saving import saves_aside
 
 NOT_SEEN = {
-    "compile": "blocks are counted as they run uncompiled; compiled ones need less",
+    "compile": "blocks are counted as they run uncompiled; what compiled code holds is not seen",
 }
 """Options of ``train`` that a rehearsal leaves out."""
 OFFLOADED = (

@@ -212,11 +212,11 @@ def cost(choice: Choice) -> tuple[int, int]:
 
 
 def choices(techniques: Iterable[Technique]) -> list[Choice]:
-    """Every set of techniques, at most one an axis, the cheapest first. Nothing that has to be installed,
-    and no other number of processes."""
+    """Every set of techniques, at most one an axis, the cheapest first. Nothing that has to be installed or takes
+    another machine, and no other number of processes."""
     axes: dict[str, list[Choice]] = {}
     for technique in techniques:
-        if not technique.install and technique.axis != "processes":
+        if not technique.install and not technique.elsewhere and technique.axis != "processes":
             axes.setdefault(technique.axis, [()]).append((technique,))
     sets = (tuple(itertools.chain(*parts)) for parts in itertools.product(*axes.values()))
     return sorted(sets, key=cost)

@@ -26,6 +26,7 @@ class Technique:
         cost: roughly the time a step takes longer, in percent; from 100 on fewer weights train.
         processes: how many it takes; None for as many as before.
         install: the dist that has it, where none is installed.
+        elsewhere: whether it takes another machine.
     """
 
     axis: str
@@ -34,6 +35,7 @@ class Technique:
     cost: int = 0
     processes: int | None = None
     install: str = ""
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,13 @@ def _recomputing(job: Job, device: torch.device) -> Iterator[Technique]:
         cost = {"selective": 8, "full": 30}[mode]
         overrides = (f"train.activation_checkpointing={mode}", *of_all)
         yield Technique("recompute", f"{mode} activation checkpointing", overrides, cost)
-    if device.type != "cpu" and not job.train.activation_offloading:
+    if not job.train.activation_offloading:
         overrides = ("train.activation_checkpointing=full", *of_all, "train.activation_offloading=true")
-        yield Technique("recompute", "full activation checkpointing, offloaded", overrides, 40)
+        name = "full activation checkpointing, offloaded"
+        if device.type == "cpu":
+            yield Technique("recompute", f"{name} (with an accelerator)", overrides, elsewhere=True)
+        else:
+            yield Technique("recompute", name, overrides, 40)
 
 
 def _smaller(job: Job, processes: int) -> Iterator[Technique]:

@@ -103,11 +103,6 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         return run
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled under a meter, so no operation has to guard against it: a third of its time."""
-        return False
-
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

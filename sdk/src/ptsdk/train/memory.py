@@ -110,6 +110,8 @@ def relief(job: Job) -> list[str]:
         lines.append(f"lower train.{key}, now {size}: batch_size and the result stay")
     if train.activation_checkpointing != "full" or train.activation_checkpointing_every > 1:
         lines.append("set train.activation_checkpointing=full, of every block: the same numbers, computed twice")
+    elif not train.activation_offloading and torch.cuda.is_available():
+        lines.append("set train.activation_offloading=true: what blocks start from waits in the memory of the host")
     lines.append(f"shorten data.max_length, now {job.data.max_length}, or spread the run over more processes (--nproc)")
     if train.async_save is True:
         lines.append("set train.async_save=false: no copy of weights and optimizer while a checkpoint is written")

@@ -27,7 +27,6 @@ from tests.benchmarks.rows import ROWS
 
 RESULTS = Path(__file__).parent / "results.json"
 LINEAR = Contestant("linear")
-PROFILE = Contestant("profile")
 
 
 def environment() -> dict[str, str]:
@@ -75,8 +74,8 @@ def bench(row: Row, rounds: int, work: Path = WORK) -> dict[str, Any]:
             outputs[name].append(run(contestant, folder))
     checked = {key: value for check in row.checks for key, value in run(check, folder).items() if key != "versions"}
     result = row.result(folder, outputs, checked, max(rates))
-    if row.profiled and not all(hold["reached"] for hold in result["holds"]):
-        result["profile"] = run(PROFILE, folder)["operations"]
+    if row.profile and not all(hold["reached"] for hold in result["holds"]):
+        result["profile"] = run(row.profile, folder)["operations"]
     return {"date": date.today().isoformat(), "rounds": rounds, "slowest_linear": min(rates), **result}
 
 

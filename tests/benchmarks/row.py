@@ -65,6 +65,8 @@ def leaner(factor: float, why: str = "") -> Hold:
     return Hold(text, over_best("peak_bytes", min), factor, at_least=False, why=why)
 
 
+OPERATIONS = Contestant("profile")
+"""Of a job that trains."""
 OUTSIDE = (
     "three tenths of the time are outside of matrix products (the profile below); these, each alone on the same "
     "layouts, stay below the best `linear` (the last column), and in a step they share the caches with all else"
@@ -93,7 +95,7 @@ class Row:
         measure: see ``Measure``.
         absent: peers that cannot do it, and why.
         checks: run once, by us alone; what they print becomes metrics of ours.
-        profiled: whether ``contestants/profile.py`` can show where the time of our job goes.
+        profile: shows where our time goes, where a hold is missed.
         device: where it is measured; a row for a GPU is left out where there is none.
     """
 
@@ -105,7 +107,7 @@ class Row:
     measure: Measure
     absent: Mapping[str, str] = field(default_factory=dict)
     checks: tuple[Contestant, ...] = ()
-    profiled: bool = False
+    profile: Contestant | None = None
     device: str = "cpu"
 
     def result(

@@ -101,6 +101,7 @@ ROWS = (
         tokenize,
         medians,
         checks=(Contestant("encode_alone"),),
+        profile=Contestant("profile_python", arguments=("tokenize",)),
         absent={"torchtune": "it tokenises a row whenever it is read"},
     ),
     Row(
@@ -131,6 +132,7 @@ ROWS = (
         load,
         medians,
         absent={"torchtune": "torchtune 0.6.1 has no Gemma 3"},
+        profile=Contestant("profile_python", arguments=("load",)),
     ),
     Row(
         "save",

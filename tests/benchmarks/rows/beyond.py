@@ -12,6 +12,7 @@ from typing import Any
 from tests.benchmarks import flops, inputs
 from tests.benchmarks.inputs import read_rows, write_rows
 from tests.benchmarks.row import (
+    OPERATIONS,
     OURS,
     WARM_UP,
     Contestant,
@@ -111,7 +112,7 @@ ROWS = (
         dpo,
         training_metrics,
         absent={"torchtune": NO_GEMMA_3},
-        profiled=True,
+        profile=OPERATIONS,
     ),
     Row(
         "kd",
@@ -131,7 +132,7 @@ ROWS = (
         training_metrics,
         absent={"torchtune": "its recipe distils into a LoRA alone"},
         checks=(Contestant("largest"),),
-        profiled=True,
+        profile=OPERATIONS,
     ),
     Row(
         "grpo",
@@ -144,6 +145,6 @@ ROWS = (
         grpo,
         grpo_metrics,
         absent={"torchtune": "its GRPO recipe is for several GPUs, in its development branch"},
-        profiled=True,
+        profile=OPERATIONS,
     ),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import inputs
-from tests.benchmarks.row import OURS, Contestant, Row, faster, leaner, training_metrics
+from tests.benchmarks.row import OPERATIONS, OURS, Contestant, Row, faster, leaner, training_metrics
 from tests.benchmarks.rows.sft import packed
 from tests.benchmarks.training import LORA, write_items, write_job
 
@@ -40,7 +40,7 @@ ROWS = (
         (faster(1.3), leaner(0.6, STATE)),
         full,
         training_metrics,
-        profiled=True,
+        profile=OPERATIONS,
         device="cuda",
     ),
     Row(
@@ -50,7 +50,7 @@ ROWS = (
         (faster(1.3), leaner(0.6)),
         lora,
         training_metrics,
-        profiled=True,
+        profile=OPERATIONS,
         device="cuda",
     ),
 )

@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import inputs
-from tests.benchmarks.row import OURS, Contestant, Hold, Row, faster, leaner, mine, roofline, training_metrics
+from tests.benchmarks.row import (
+    OPERATIONS,
+    OURS,
+    Contestant,
+    Hold,
+    Row,
+    faster,
+    leaner,
+    mine,
+    roofline,
+    training_metrics,
+)
 from tests.benchmarks.training import LORA, write_items, write_job
 
 NO_GEMMA_3 = "torchtune 0.6.1 has no Gemma 3"
@@ -60,7 +71,7 @@ ROWS = (
         full,
         training_metrics,
         checks=(Contestant("products"),),
-        profiled=True,
+        profile=OPERATIONS,
     ),
     Row(
         "sft-lora",
@@ -71,7 +82,7 @@ ROWS = (
         training_metrics,
         absent={"torchtune": NO_GEMMA_3},
         checks=(Contestant("products"),),
-        profiled=True,
+        profile=OPERATIONS,
     ),
     Row(
         "sft-qlora",
@@ -89,6 +100,6 @@ ROWS = (
         training_metrics,
         absent={"torchtune": NO_GEMMA_3},
         checks=(Contestant("base_bytes"),),
-        profiled=True,
+        profile=OPERATIONS,
     ),
 )

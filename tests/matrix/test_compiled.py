@@ -120,6 +120,14 @@ def job(folder: Path, **options: Any) -> dict[str, Any]:
     return job_values(folder, Registry(scan()), train=options)
 
 
+@pytest.mark.parametrize("quantizer", ["nf4", "int8", "int4"])
+def test_a_packed_base_is_compiled(quantizer: str, tmp_path: Path) -> None:
+    registry = Registry(scan())
+    values = {**job(tmp_path), "quantizer": quantizer, "adapter": {"use": "lora", "rank": 2}}
+    plain, compiled = (assembled(values, registry, tmp_path).model.double() for _ in range(2))
+    assert compare(plain, compiled, "eager") == 2
+
+
 def test_a_run_counts_its_graphs_and_tells_of_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     registry, rows = Registry(scan()), {}
     for compiled in (False, True):

@@ -23,12 +23,20 @@ MULTIPLE = 16
 TWICE = {2: torch.int32, 4: torch.int64, 8: torch.complex128}
 """For the bytes of a number a dtype that holds two."""
 
-NF4_VALUES = (
-    -1.0000, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0.0000,
-    0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.7230, 1.0000,
-)  # fmt: skip
-"""The 16 levels of NormalFloat-4 as torchao rounds them (arXiv:2305.14314, appendix E)."""
-NF4_ZERO = NF4_VALUES.index(0.0)
+NF4_ZERO = 7
+"""The code of 0."""
+
+
+def nf4_levels(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The 16 levels of NormalFloat-4 as torchao rounds them (arXiv:2305.14314, appendix E).
+
+    Written here and not in a global, whose numbers torch.compile takes for inputs of a program and then loses.
+    """
+    levels = (
+        -1.0000, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0.0000,
+        0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.7230, 1.0000,
+    )  # fmt: skip
+    return torch.tensor(levels, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ class NF4(Scheme):
         meanwhile. A block of zeros stays zeros; there torchao divides by 0."""
         rows, blocks = len(weight), weight.reshape(-1, self.block(weight.shape[1]))
         largest = blocks.abs().amax(1)
-        codes = nearest_level(blocks / largest[:, None], torch.tensor(NF4_VALUES).to(weight))
+        codes = nearest_level(blocks / largest[:, None], nf4_levels(torch.float32, weight.device).to(weight))
         codes.masked_fill_(largest[:, None] == 0, NF4_ZERO)
         return codes.reshape(rows, -1), self._twice_quantized(largest).reshape(rows, -1)
 
@@ -122,7 +130,7 @@ class NF4(Scheme):
 
     def values(self, codes: Tensor, dtype: torch.dtype) -> Tensor:
         """The levels."""
-        return torch.tensor(NF4_VALUES, dtype=dtype, device=codes.device)[codes.int()]
+        return nf4_levels(dtype, codes.device)[codes.int()]
 
 
 def nearest_level(values: Tensor, levels: Tensor) -> Tensor:

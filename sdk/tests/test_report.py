@@ -67,6 +67,16 @@ def test_a_run_that_was_killed_is_not_finished(run: Path, tmp_path: Path) -> Non
     assert main(["report", str(killed)]) == 0
 
 
+def test_a_run_without_that_logger_is_finished_all_the_same(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent = tmp_path / "silent"
+    shutil.copytree(run, silent)
+    (silent / "metrics.jsonl").unlink()
+    assert summarise(silent).finished
+    assert "no metrics: the job has no logger that writes them" in reported(capsys, silent)[1]
+
+
 def test_runs_beside_each_other_show_what_differs(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

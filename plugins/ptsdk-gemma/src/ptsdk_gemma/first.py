@@ -1,4 +1,4 @@
-"""Gemma, the first (arXiv:2403.08295): config, block, model, family.
+"""Gemma, the first (arXiv:2403.08295): config, model, family.
 
 N tokens, D width. Parameters bear the names of Hugging Face checkpoints.
 """
@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from ptsdk.contracts.model import DecoderFamily
-from ptsdk.nn.attention import Attend
 from ptsdk.nn.config import RotaryConfig
-from ptsdk.nn.decoder import Decoder, DecoderLM
+from ptsdk.nn.decoder import Decoder, PreNormBlock, RotaryLM
 from ptsdk.nn.mlp import GatedMLP
-from ptsdk.nn.rope import Rope, rotations
 from ptsdk.nn.self_attention import SelfAttention
 from ptsdk_gemma.model import GemmaRMSNorm, embedded
 
@@ -50,44 +48,37 @@ class GemmaConfig(RotaryConfig):
     use_bidirectional_attention: Literal[False] | None = Field(None, description="an encoder's, not a language model's")
 
 
-class GemmaBlock(nn.Module):
-    """``x += attention(norm(x)); x += mlp(norm(x))``, with Gemma's norm and GeGLU."""
-
-    def __init__(self, settings: GemmaConfig, layer: int) -> None:
-        super().__init__()
-        width, heads, kv_heads = settings.hidden_size, settings.num_attention_heads, settings.kv_heads
-        bias = settings.attention_bias
-        self.input_layernorm = GemmaRMSNorm(width, settings.rms_norm_eps)
-        self.self_attn = SelfAttention(layer, width, heads, kv_heads, settings.head_size, bias=bias, out_bias=bias)
-        self.post_attention_layernorm = GemmaRMSNorm(width, settings.rms_norm_eps)
-        self.mlp = GatedMLP(width, settings.intermediate_size, partial(gelu, approximate="tanh"))
-
-    def forward(self, hidden_states: Tensor, rope: Rope, attend: Attend) -> Tensor:
-        """[N, D] -> [N, D]."""
-        hidden_states = hidden_states + self.self_attn(self.input_layernorm(hidden_states), rope, attend)
-        hidden_states = hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
-        return hidden_states
-
-
-class GemmaForCausalLM(DecoderLM):
-    """Pre-norm blocks and one rotation for all of them."""
+class GemmaForCausalLM(RotaryLM):
+    """Pre-norm blocks with Gemma's norm and GeGLU."""
 
     settings: GemmaConfig
     norm_init = 0.0
 
     def __init__(self, settings: GemmaConfig, config: Mapping[str, Any]) -> None:
-        blocks = (GemmaBlock(settings, layer) for layer in range(settings.num_hidden_layers))
-        embed_tokens = nn.Embedding(settings.vocab_size, settings.hidden_size)
-        decoder = Decoder(embed_tokens, blocks, GemmaRMSNorm(settings.hidden_size, settings.rms_norm_eps))
+        width, eps = settings.hidden_size, settings.rms_norm_eps
+        activation = partial(gelu, approximate="tanh")
+        blocks = (
+            PreNormBlock(
+                attention(settings, layer),
+                GatedMLP(width, settings.intermediate_size, activation),
+                width,
+                eps,
+                GemmaRMSNorm,
+            )
+            for layer in range(settings.num_hidden_layers)
+        )
+        decoder = Decoder(nn.Embedding(settings.vocab_size, width), blocks, GemmaRMSNorm(width, eps))
         super().__init__(settings, config, decoder)
 
-    def hidden_states(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """[N], [N] -> [N, D]."""
-        inputs = embedded(self.model.embed_tokens, tokens)
-        inv_freq = self.settings.rope_parameters.inverse_frequencies(self.head_dim, tokens.device)
-        rope = rotations(positions, inv_freq, inputs.dtype)
-        hidden: Tensor = self.model(inputs, [rope] * self.num_layers, attend)
-        return hidden
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """See ``RotaryLM.embedded``."""
+        return embedded(self.model.embed_tokens, tokens)
+
+
+def attention(settings: GemmaConfig, layer: int) -> SelfAttention:
+    """The attention of the block at index ``layer``."""
+    heads, kv_heads, bias = settings.num_attention_heads, settings.kv_heads, settings.attention_bias
+    return SelfAttention(layer, settings.hidden_size, heads, kv_heads, settings.head_size, bias=bias, out_bias=bias)
 
 
 class Gemma(DecoderFamily):

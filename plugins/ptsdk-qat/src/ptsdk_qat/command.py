@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,11 +54,17 @@ def quantize(
 
 
 def trained_for(final: Path) -> dict[str, Any]:
-    """The options of the ``qat`` that the run of a folder ``final`` trained with; empty where there was none."""
+    """The options of the ``qat`` that the run of a folder ``final`` trained with; empty where there was none.
+
+    Raises:
+        UserError: the run's lock cannot be read.
+    """
+    from ptsdk.checkpoint.reproduction import read_lock
+
     lock = final.resolve().parent / "lock.json"
     if final.name != "final" or not lock.is_file():
         return {}
-    options = json.loads(lock.read_text("utf-8"))["job"].get("quantizer") or {}
+    options = read_lock(lock)["job"].get("quantizer") or {}
     known = ("scheme", "group_size")
     return {key: options[key] for key in known if key in options} if options.get("use", "").endswith("qat") else {}
 

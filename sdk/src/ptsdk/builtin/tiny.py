@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import PositiveInt
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import silu
 
 from ptsdk.contracts.model import DecoderFamily
-from ptsdk.nn.attention import Attend
 from ptsdk.nn.config import RotaryConfig
-from ptsdk.nn.decoder import Decoder, DecoderLM, PreNormBlock
+from ptsdk.nn.decoder import Decoder, PreNormBlock, RotaryLM
 from ptsdk.nn.mlp import GatedMLP
 from ptsdk.nn.norm import RMSNorm
-from ptsdk.nn.rope import rotations
 from ptsdk.nn.self_attention import SelfAttention
 
 
@@ -33,7 +31,7 @@ class TinyConfig(RotaryConfig):
     tie_word_embeddings: bool = True
 
 
-class TinyForCausalLM(DecoderLM):
+class TinyForCausalLM(RotaryLM):
     """Pre-norm blocks with grouped-query attention and SwiGLU."""
 
     settings: TinyConfig
@@ -49,14 +47,6 @@ class TinyForCausalLM(DecoderLM):
         )
         decoder = Decoder(nn.Embedding(settings.vocab_size, width), blocks, RMSNorm(width, eps))
         super().__init__(settings, config, decoder)
-
-    def hidden_states(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """See ``CausalLM.hidden_states``."""
-        embedded = self.model.embed_tokens(tokens)
-        inv_freq = self.settings.rope_parameters.inverse_frequencies(self.head_dim, tokens.device)
-        rope = rotations(positions, inv_freq, embedded.dtype)
-        hidden: Tensor = self.model(embedded, [rope] * self.num_layers, attend)
-        return hidden
 
 
 class Tiny(DecoderFamily):

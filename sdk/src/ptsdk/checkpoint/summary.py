@@ -44,7 +44,7 @@ class Summary:
 
     Attributes:
         run: its directory.
-        finished: whether it took all its steps and left a ``final/``.
+        finished: whether it left a ``final/`` after all its steps.
         step, total_steps, epoch, tokens: how far it came.
         parts: the components of the job, by section, as the job names them.
         lr, batch_size, seed: of the job.
@@ -95,7 +95,7 @@ def summarise(run: Path) -> Summary:
     train = job.get("train") or {}
     return Summary(
         run=run,
-        finished=bool(steps) and last["step"] >= total and folder.final.is_dir(),
+        finished=folder.final.is_dir() and (not steps or last["step"] >= total),
         step=int(last.get("step", 0)),
         total_steps=total,
         epoch=float(last.get("epoch", 0.0)),

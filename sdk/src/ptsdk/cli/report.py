@@ -96,6 +96,8 @@ def drawn(values: Sequence[float], width: int = WIDTH) -> str:
 def _facts(run: Summary) -> list[str]:
     state = "finished" if run.finished else "not finished"
     lines = [f"{state}: step {run.step} of {run.total_steps}, {run.epoch:.2f} epochs, {run.tokens:,} tokens"]
+    if not run.curves:
+        lines.append("no metrics: the job has no logger that writes them (jsonl), or no step was taken")
     if run.step:
         speed = f"{_rate(run)} tokens/s (median step), " if run.tokens_per_second is not None else ""
         lines.append(f"{speed}{run.seconds:,.0f} s in steps, peak memory {_memory(run) or 'unknown'}")

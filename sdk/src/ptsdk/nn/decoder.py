@@ -6,7 +6,7 @@ that is the unit that activation checkpointing, sharding and compiling wrap.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,13 +22,20 @@ from ptsdk.nn.self_attention import Attention
 
 
 class PreNormBlock(nn.Module):
-    """``x += attention(norm(x)); x += mlp(norm(x))``, with norms of the given ``eps``."""
+    """``x += attention(norm(x)); x += mlp(norm(x))``, with norms of the given ``width`` and ``eps``."""
 
-    def __init__(self, attention: Attention, mlp: nn.Module, width: int, eps: float) -> None:
+    def __init__(
+        self,
+        attention: Attention,
+        mlp: nn.Module,
+        width: int,
+        eps: float,
+        norm: Callable[[int, float], nn.Module] = RMSNorm,
+    ) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(width, eps)
+        self.input_layernorm = norm(width, eps)
         self.self_attn = attention
-        self.post_attention_layernorm = RMSNorm(width, eps)
+        self.post_attention_layernorm = norm(width, eps)
         self.mlp = mlp
 
     def forward(self, hidden_states: Tensor, rope: Rope, attend: Attend) -> Tensor:
@@ -111,13 +118,18 @@ class DecoderLM(CausalLM):
 
 
 class RotaryLM(DecoderLM):
-    """One rotation for all blocks, and embeddings as they are: the usual case, with nothing else to write."""
+    """One rotation for all blocks: the usual case, with nothing else to write."""
 
     settings: RotaryConfig
 
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """What the first block gets: [N] -> [N, D]."""
+        rows: Tensor = self.model.embed_tokens(tokens)
+        return rows
+
     def hidden_states(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """[N], [N] -> [N, D]."""
-        embedded = self.model.embed_tokens(tokens)
+        embedded = self.embedded(tokens)
         inv_freq = self.settings.rope_parameters.inverse_frequencies(self.head_dim, tokens.device)
         rope = rotations(positions, inv_freq, embedded.dtype)
         hidden: Tensor = self.model(embedded, [rope] * self.num_layers, attend)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from torch import Tensor, nn
 
 from ptsdk.nn.attention import Attend
@@ -28,9 +30,9 @@ class Attention(nn.Module):
         self.layer, self.head_dim, self.window = layer, head_dim, window
         self.scale = head_dim**-0.5 if scale is None else scale
 
+    @abstractmethod
     def project(self, x_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [N, H, E], keys [N, K, E] and values [N, K, E] before rotation."""
-        raise NotImplementedError
 
     def forward(self, x_ND: Tensor, rope: Rope, attend: Attend) -> Tensor:
         """[N, D] -> [N, D]."""
